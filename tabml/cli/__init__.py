@@ -1,0 +1,125 @@
+"""``python -m tabml``: results as JSON Lines on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from tabml import __version__
+from tabml.errors import TabmlError
+
+DEBUG_VARIABLE = "TABML_DEBUG"
+"""Environment variable: 1 shows the traceback of an error."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0; 1 when something could not be done; 2 for a wrong command line; 130 when interrupted.
+    """
+    options = _parser().parse_args(argv)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except (TabmlError, OSError) as problem:
+        if isinstance(problem, BrokenPipeError):  # whoever read us has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 0
+        if os.environ.get(DEBUG_VARIABLE) == "1":
+            raise
+        report(problem)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def report(problem: Exception) -> None:
+    """One line on stderr: the error's code and message."""
+    code = getattr(problem, "code", "file")
+    print(f"tabml: error: {problem} [{code}]", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tabml", description="Pictures and videos in, typed results out.")
+    parser.add_argument("--version", action="version", version=f"tabml {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    detect = commands.add_parser("detect", help="find things in pictures")
+    detect.add_argument("what", choices=["faces", "mesh", "hands", "pose", "mask"])
+    detect.add_argument("pictures", nargs="+", metavar="PICTURE")
+    detect.add_argument("--annotate", metavar="OUT", help="picture to write; a folder when there are several pictures")
+    _model_options(detect)
+    detect.set_defaults(run=_detect)
+
+    track = commands.add_parser("track", help="follow things through a video")
+    track.add_argument("what", choices=["faces", "mesh", "hands", "pose", "mask"])
+    track.add_argument("video", metavar="VIDEO")
+    track.add_argument("--annotate", metavar="OUT", help="video to write")
+    _model_options(track)
+    track.set_defaults(run=_track)
+
+    models = commands.add_parser("models", help="the models that tabml knows by name")
+    actions = models.add_subparsers(required=True, metavar="ACTION")
+    for name, words in (
+        ("list", "every model, and whether it is here"),
+        ("pull", "fetch models (the defaults, or those named)"),
+        ("verify", "check what is here against its checksums"),
+        ("where", "the folder they are kept in"),
+    ):
+        action = actions.add_parser(name, help=words)
+        if name in ("list", "verify"):
+            action.add_argument("--json", action="store_true", help="JSON Lines instead of a table")
+        if name == "pull":
+            action.add_argument("names", nargs="*", metavar="NAME")
+        action.set_defaults(run=_models, action=name)
+
+    doctor = commands.add_parser("doctor", help="what is installed, what is missing, and what mends it")
+    doctor.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    doctor.set_defaults(run=_doctor)
+
+    demo = commands.add_parser("demo", help="faces, mesh, pose and mask of a photograph that is already installed")
+    demo.add_argument("--out", default="tabml-demo", metavar="FOLDER", help="where to write (default: %(default)s)")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--num", type=int, metavar="N", help="the most faces, hands or people to find")
+    parser.add_argument("--min-confidence", type=float, metavar="C", help="0 to 1, for a thing to be found at all")
+    parser.add_argument("--range", choices=["short", "full"], help="full also finds small and many faces")
+    parser.add_argument("--model", metavar="NAME|FILE", help="another model: a name of `tabml models list`, or a file")
+
+
+def _detect(options: argparse.Namespace) -> int:
+    from tabml.cli.vision import detect
+
+    return detect(options)
+
+
+def _track(options: argparse.Namespace) -> int:
+    from tabml.cli.vision import track
+
+    return track(options)
+
+
+def _models(options: argparse.Namespace) -> int:
+    from tabml.cli import models
+
+    actions = {"list": models.show, "pull": models.pull, "verify": models.verify, "where": models.where}
+    return actions[options.action](options)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from tabml.cli.doctor import doctor
+
+    return doctor(options)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from tabml.cli.demo import demo
+
+    return demo(options)

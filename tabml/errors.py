@@ -1,0 +1,159 @@
+"""Every error tabml raises on purpose, as one tree with stable codes.
+
+::
+
+    TabmlError
+    ├── OptionError (ValueError)                    an option out of its range, or unknown
+    │   └── InvalidNameError                        a model id or file name that is not a plain name
+    ├── FrameError (ValueError)                     a picture or frame that cannot be used
+    │   ├── FrameTooLargeError                      refused by its header, before decoding
+    │   └── FrameOrderError                         a timestamp that does not go forward
+    ├── StreamFormatError (ValueError)              a video or byte stream that cannot be read
+    ├── ModelError (RuntimeError)
+    │   ├── ModelClosedError                        used after close()
+    │   ├── ModelForkedError                        a native model used in a forked child
+    │   ├── ModelLoadError                          the native library refused the model
+    │   ├── CorruptModelError (ValueError)          bytes that are not what they claim to be
+    │   ├── UnsafeModelError (ValueError)           a model that would run code or leave its folder
+    │   └── InferenceError                          the native library failed on a good input
+    ├── ProviderError (OSError)
+    │   ├── ModelFileNotFoundError (FileNotFoundError)
+    │   ├── ProviderAccessError (PermissionError)   the source says who you are is not enough
+    │   ├── ProviderUnavailableError (ConnectionError)
+    │   └── ProviderTimeoutError (TimeoutError)
+    └── MissingExtraError (ImportError)             an optional dependency is not installed
+
+A message is one line: the argument, what was given, the remedy.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TabmlError(Exception):
+    """Root of the tree. ``code`` never changes between releases; messages may."""
+
+    code: ClassVar[str] = "tabml"
+
+
+class OptionError(TabmlError, ValueError):
+    """An option is unknown or outside its range."""
+
+    code = "option_invalid"
+
+
+class InvalidNameError(OptionError):
+    """A model id or file name is empty, a path, or carries control characters."""
+
+    code = "name_invalid"
+
+
+class FrameError(TabmlError, ValueError):
+    """A picture or frame cannot be used as given."""
+
+    code = "frame_invalid"
+
+
+class FrameTooLargeError(FrameError):
+    """A picture's header promises more pixels, bytes or scans than the limits allow."""
+
+    code = "frame_too_large"
+
+
+class FrameOrderError(FrameError):
+    """A frame's timestamp is not later than the one before it."""
+
+    code = "frame_order"
+
+
+class StreamFormatError(TabmlError, ValueError):
+    """A video or byte stream is not in a format that can be read or written."""
+
+    code = "stream_format"
+
+
+class ModelError(TabmlError, RuntimeError):
+    """A model cannot be loaded or run."""
+
+    code = "model"
+
+
+class ModelClosedError(ModelError):
+    """A model was used after ``close()``."""
+
+    code = "model_closed"
+
+
+class ModelForkedError(ModelError):
+    """A model opened before ``fork()`` was used in the child."""
+
+    code = "model_forked"
+
+
+class ModelLoadError(ModelError):
+    """The native library refused to build the model."""
+
+    code = "model_load"
+
+
+class CorruptModelError(ModelError, ValueError):
+    """Model bytes differ from their checksum, size or format."""
+
+    code = "model_corrupt"
+
+
+class UnsafeModelError(ModelError, ValueError):
+    """A model repository asks for code to run or for files outside itself."""
+
+    code = "model_unsafe"
+
+
+class InferenceError(ModelError):
+    """The native library failed on an input that passed every check."""
+
+    code = "inference"
+
+
+class ProviderError(TabmlError, OSError):
+    """A file provider could not deliver."""
+
+    code = "provider"
+
+
+class ModelFileNotFoundError(ProviderError, FileNotFoundError):
+    """No provider has the file."""
+
+    code = "model_file_not_found"
+
+
+class ProviderAccessError(ProviderError, PermissionError):
+    """The source refused access."""
+
+    code = "provider_access"
+
+
+class ProviderUnavailableError(ProviderError, ConnectionError):
+    """The source cannot be reached, or the transfer was cut short."""
+
+    code = "provider_unavailable"
+
+
+class ProviderTimeoutError(ProviderError, TimeoutError):
+    """The source stopped answering."""
+
+    code = "provider_timeout"
+
+
+class MissingExtraError(TabmlError, ImportError):
+    """An optional dependency is missing; the message names the command that installs it."""
+
+    code = "missing_extra"
+
+    def __init__(self, extra: str, package: str) -> None:
+        super().__init__(
+            f"{package} is not installed; run: python -m pip install 'tabml[{extra}]'",
+            name=package,
+        )
+        self.extra = extra
+        """The tabml extra that brings the package."""

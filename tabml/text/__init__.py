@@ -1,0 +1,1 @@
+"""Text models; a later release fills this package."""

@@ -1,0 +1,59 @@
+"""Faces, meshes, hands, bodies and masks: a picture in, a typed result out, an annotated picture to look at."""
+
+from __future__ import annotations
+
+from tabml.vision.angles import JOINTS, angle, joint_angles
+from tabml.vision.annotate import DEFAULT_STYLE, Style, annotate
+from tabml.vision.faces import FaceDetector, FaceMesh, FaceMeshTracker
+from tabml.vision.frame import DEFAULT_LIMITS, DecodeLimits, Frame, PixelFormat, RawFormat
+from tabml.vision.hands import HandDetector, HandTracker
+from tabml.vision.masks import Segmenter
+from tabml.vision.poses import PoseDetector, PoseTracker
+from tabml.vision.results import (
+    Box,
+    FaceDetection,
+    FaceDetections,
+    FaceMeshes,
+    FaceMeshResult,
+    Hand,
+    Hands,
+    Pose,
+    Poses,
+    Segmentation,
+)
+from tabml.vision.video import VideoReader, VideoWriter, read_video
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "DEFAULT_STYLE",
+    "JOINTS",
+    "Box",
+    "DecodeLimits",
+    "FaceDetection",
+    "FaceDetections",
+    "FaceDetector",
+    "FaceMesh",
+    "FaceMeshResult",
+    "FaceMeshTracker",
+    "FaceMeshes",
+    "Frame",
+    "Hand",
+    "HandDetector",
+    "HandTracker",
+    "Hands",
+    "PixelFormat",
+    "Pose",
+    "PoseDetector",
+    "PoseTracker",
+    "Poses",
+    "RawFormat",
+    "Segmentation",
+    "Segmenter",
+    "Style",
+    "VideoReader",
+    "VideoWriter",
+    "angle",
+    "annotate",
+    "joint_angles",
+    "read_video",
+]

@@ -1,0 +1,251 @@
+"""What every vision model shares: options checked first, files through a provider, one native task, streams."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import threading
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from tabml.errors import CorruptModelError, FrameError, FrameOrderError, ModelClosedError, OptionError
+from tabml.files import FileProvider, FileRef, load_model
+from tabml.vision.frame import Frame
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from tabml.vision._mediapipe import NativeTask
+
+Result = TypeVar("Result")
+ModelSource = str | os.PathLike[str] | FileRef
+"""A name of the catalog, the path of a file, or a file of a provider."""
+
+MOST_FINDINGS = 100
+"""The largest ``num_faces``, ``num_hands`` and ``num_poses``."""
+_FRAME_MS = 33
+_LONGEST_PAUSE_MS = 60_000
+
+
+def ratio(name: str, value: float) -> float:
+    """``value`` as a float, when it is a number from 0 to 1.
+
+    Raises:
+        OptionError: it isn't.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise OptionError(f"{name}={value!r} must be a number from 0 to 1")
+    return float(value)
+
+
+def count(name: str, value: int) -> int:
+    """``value``, when it is a whole number from 1 to :data:`MOST_FINDINGS`.
+
+    Raises:
+        OptionError: it isn't.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_FINDINGS:
+        raise OptionError(f"{name}={value!r} must be a whole number from 1 to {MOST_FINDINGS}")
+    return value
+
+
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
+    """``value``, when it is one of ``choices``.
+
+    Raises:
+        OptionError: it isn't.
+    """
+    if value not in choices:
+        raise OptionError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}")
+    return value
+
+
+class VisionModel(ABC, Generic[Result]):
+    """A model as a ``with`` block: the constructor checks options, the first call loads, ``close`` frees.
+
+    One object may be used from several threads; calls on it run one after another. Models in different
+    threads run side by side.
+    """
+
+    def __init__(self, *, model: ModelSource, files: FileProvider | None) -> None:
+        self._source = model
+        self._files = files
+        self._loading = threading.Lock()
+        self._task: NativeTask | None = None
+        self._closed = False
+
+    @abstractmethod
+    def _build(self, model: bytes) -> NativeTask:
+        """The native task over the model's bytes."""
+
+    @abstractmethod
+    def _read(self, native: Any, frame: Frame) -> Result:
+        """The native answer as a value; the native structures live only during this call."""
+
+    @property
+    def closed(self) -> bool:
+        """True after :meth:`close`."""
+        return self._closed
+
+    def load(self) -> Self:
+        """Fetch and open the model now instead of at the first call; again is fine.
+
+        Raises:
+            ModelFileNotFoundError: no provider has the model.
+            ProviderError: a provider could not deliver it.
+            CorruptModelError: the bytes are not a model, or not the one asked for.
+            ModelLoadError: the native library refused it.
+            ModelClosedError: the model is closed.
+        """
+        self._loaded()
+        return self
+
+    def close(self) -> None:
+        """Free the model; a call that is running ends first. Twice is fine."""
+        with self._loading:
+            self._closed = True
+            task, self._task = self._task, None
+        if task is not None:
+            task.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "loaded" if self._task else "not loaded"
+        return f"{type(self).__name__}({self._source!r}, {state})"
+
+    def _loaded(self) -> NativeTask:
+        task = self._task
+        if task is not None:
+            return task
+        with self._loading:
+            if self._closed:
+                raise ModelClosedError(f"this {type(self).__name__} is closed; open a new one")
+            if self._task is None:
+                content = load_model(self._source, files=self._files)
+                if content[4:8] != b"TFL3" and not zipfile.is_zipfile(io.BytesIO(content)):
+                    raise CorruptModelError(
+                        f"model={self._source!r} is neither a .tflite nor a .task file; "
+                        "see: python -m tabml models list"
+                    )
+                self._task = self._build(content)
+            return self._task
+
+    def _after_ms(self, frame: Frame) -> int:
+        """For video: milliseconds since the frame before."""
+        return _FRAME_MS
+
+    def _call(self, frame: Frame) -> Result:
+        if not isinstance(frame, Frame):
+            raise FrameError(
+                f"frame must be a Frame, not {type(frame).__name__}; "
+                "use Frame.from_array, Frame.from_file or Frame.from_bytes"
+            )
+        pixels = frame.to_rgb()
+        return self._loaded().run(pixels, lambda native: self._read(native, frame), after_ms=self._after_ms(frame))
+
+    async def _call_async(self, frame: Frame) -> Result:
+        return await asyncio.to_thread(self._call, frame)
+
+    def _stream(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Result]]:
+        try:
+            for frame in frames:
+                yield frame, self._call(frame)
+        finally:
+            close = getattr(frames, "close", None)
+            if close is not None:
+                close()
+
+    async def _stream_async(self, frames: AsyncIterable[Frame]) -> AsyncIterator[tuple[Frame, Result]]:
+        try:
+            async for frame in frames:
+                yield frame, await self._call_async(frame)
+        finally:
+            close = getattr(frames, "aclose", None)
+            if close is not None:
+                await close()
+
+
+class Detector(VisionModel[Result]):
+    """A model that keeps nothing between frames: the same frame gets the same answer."""
+
+    def detect(self, frame: Frame) -> Result:
+        """Find what the model finds in one frame.
+
+        Raises:
+            FrameError: ``frame`` is not a usable picture.
+            ModelClosedError: the model is closed.
+            InferenceError: the native library failed; the next frame is answered.
+        """
+        return self._call(frame)
+
+    async def detect_async(self, frame: Frame) -> Result:
+        """:meth:`detect` in a thread."""
+        return await self._call_async(frame)
+
+    def detect_stream(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Result]]:
+        """Each frame with its answer, lazily; closes ``frames`` however it ends."""
+        return self._stream(frames)
+
+    def detect_stream_async(self, frames: AsyncIterable[Frame]) -> AsyncIterator[tuple[Frame, Result]]:
+        """Each frame with its answer, lazily; closes ``frames`` however it ends."""
+        return self._stream_async(frames)
+
+
+class Tracker(VisionModel[Result]):
+    """A model that follows what it found from frame to frame of one stream: one tracker a stream.
+
+    Frames need growing ``timestamp_ms``; frames without one count as 33 ms apart. A pause of more than a
+    minute counts as a minute.
+    """
+
+    def __init__(self, *, model: ModelSource, files: FileProvider | None) -> None:
+        super().__init__(model=model, files=files)
+        self._last_ms: int | None = None
+        self._order = threading.Lock()
+
+    def track(self, frame: Frame) -> Result:
+        """Find what the model finds in the stream's next frame.
+
+        Raises:
+            FrameOrderError: ``frame.timestamp_ms`` is not later than the last frame's; later frames are answered.
+            FrameError: ``frame`` is not a usable picture.
+            ModelClosedError: the model is closed.
+            InferenceError: the native library failed; tracking starts anew with the next frame.
+        """
+        return self._call(frame)
+
+    async def track_async(self, frame: Frame) -> Result:
+        """:meth:`track` in a thread."""
+        return await self._call_async(frame)
+
+    def track_stream(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Result]]:
+        """Each frame with its answer, lazily; closes ``frames`` however it ends."""
+        return self._stream(frames)
+
+    def track_stream_async(self, frames: AsyncIterable[Frame]) -> AsyncIterator[tuple[Frame, Result]]:
+        """Each frame with its answer, lazily; closes ``frames`` however it ends."""
+        return self._stream_async(frames)
+
+    def _after_ms(self, frame: Frame) -> int:
+        if frame.timestamp_ms is None:
+            return _FRAME_MS
+        with self._order:
+            last, now = self._last_ms, frame.timestamp_ms
+            if last is not None and now <= last:
+                raise FrameOrderError(
+                    f"timestamp_ms={now} is not later than the last frame's {last}; "
+                    "drop the frame, or open a new tracker for a new stream"
+                )
+            self._last_ms = now
+        return _FRAME_MS if last is None else min(now - last, _LONGEST_PAUSE_MS)

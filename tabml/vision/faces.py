@@ -1,0 +1,169 @@
+"""Faces: boxes with six keypoints, and dense meshes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from tabml.files import FileProvider
+from tabml.vision._model import Detector, ModelSource, Tracker, VisionModel, count, one_of, ratio
+from tabml.vision.frame import Frame
+from tabml.vision.results import Box, FaceDetection, FaceDetections, FaceMeshes, FaceMeshResult
+
+_RANGES = ("short", "full")
+
+
+class FaceDetector(Detector[FaceDetections]):
+    """Finds faces: a box and six keypoints each, sorted as the model gives them.
+
+    BlazeFace (Bazarevsky et al., 2019, arXiv:1907.05047). ``range="short"`` sees faces within about two metres
+    of the camera; ``"full"`` also small and many ones, in about three times the time.
+    """
+
+    def __init__(
+        self,
+        *,
+        range: Literal["short", "full"] = "short",
+        min_detection_confidence: float = 0.5,
+        min_suppression_threshold: float = 0.3,
+        model: ModelSource | None = None,
+        files: FileProvider | None = None,
+    ) -> None:
+        """Check the options; nothing is loaded yet.
+
+        Args:
+            range: Which default model.
+            min_detection_confidence: Faces that score less are left out, 0 to 1.
+            min_suppression_threshold: Boxes that overlap more (intersection over union, 0 to 1) are one face.
+            model: Another model, instead of the default of ``range``.
+            files: Where model files come from; the default provider when None.
+
+        Raises:
+            OptionError: an option is outside its range.
+        """
+        one_of("range", range, _RANGES)
+        self._confidence = ratio("min_detection_confidence", min_detection_confidence)
+        self._suppression = ratio("min_suppression_threshold", min_suppression_threshold)
+        name = "face_detector" if range == "short" else "face_detector_full_range"
+        super().__init__(model=name if model is None else model, files=files)
+
+    def _build(self, model: bytes) -> Any:
+        from tabml.vision import _mediapipe as door
+
+        options = door.FaceDetectorOptions(
+            min_detection_confidence=self._confidence, min_suppression_threshold=self._suppression
+        )
+        return door.NativeTask(door.FACE_DETECTOR, options, model, video=False)
+
+    def _read(self, native: Any, frame: Frame) -> FaceDetections:
+        return FaceDetections(
+            items=tuple(
+                self._face(native.detections[i], frame.width, frame.height) for i in range(native.detections_count)
+            ),
+            width=frame.width,
+            height=frame.height,
+            timestamp_ms=frame.timestamp_ms,
+            frame_number=frame.frame_number,
+        )
+
+    @staticmethod
+    def _face(native: Any, width: int, height: int) -> FaceDetection:
+        from tabml.vision import _mediapipe as door
+
+        pixels = native.bounding_box
+        return FaceDetection(
+            box=Box(
+                x=pixels.left / width,
+                y=pixels.top / height,
+                width=(pixels.right - pixels.left) / width,
+                height=(pixels.bottom - pixels.top) / height,
+            ),
+            score=door.best(native)[1],
+            keypoints=door.keypoints_xy(native),
+        )
+
+
+class _MeshModel(VisionModel[FaceMeshes]):
+    """The options and answers that the detector and the tracker of meshes share."""
+
+    _video: bool
+
+    def __init__(
+        self,
+        *,
+        num_faces: int = 1,
+        range: Literal["short", "full"] = "short",
+        blendshapes: bool = False,
+        transform: bool = False,
+        min_detection_confidence: float = 0.5,
+        min_presence_confidence: float = 0.5,
+        min_tracking_confidence: float = 0.5,
+        model: ModelSource | None = None,
+        files: FileProvider | None = None,
+    ) -> None:
+        """Check the options; nothing is loaded yet.
+
+        Args:
+            num_faces: The most faces to find, 1 to 100.
+            range: ``"full"`` also finds small and many faces.
+            blendshapes: Also give 52 blendshape weights a face.
+            transform: Also give the 4×4 matrix from the canonical face to the camera.
+            min_detection_confidence: For a face to be found at all, 0 to 1.
+            min_presence_confidence: For its mesh to be believed, 0 to 1.
+            min_tracking_confidence: For a face to be followed from frame to frame, 0 to 1.
+            model: Another model, instead of the default of ``range``.
+            files: Where model files come from; the default provider when None.
+
+        Raises:
+            OptionError: an option is outside its range.
+        """
+        one_of("range", range, _RANGES)
+        self._options = {
+            "num_faces": count("num_faces", num_faces),
+            "min_face_detection_confidence": ratio("min_detection_confidence", min_detection_confidence),
+            "min_face_presence_confidence": ratio("min_presence_confidence", min_presence_confidence),
+            "min_tracking_confidence": ratio("min_tracking_confidence", min_tracking_confidence),
+            "output_face_blendshapes": bool(blendshapes),
+            "output_facial_transformation_matrixes": bool(transform),
+        }
+        name = "face_landmarker" if range == "short" else "face_landmarker_full_range"
+        super().__init__(model=name if model is None else model, files=files)
+
+    def _build(self, model: bytes) -> Any:
+        from tabml.vision import _mediapipe as door
+
+        options = door.FaceLandmarkerOptions(**self._options)
+        return door.NativeTask(door.FACE_LANDMARKER, options, model, video=self._video)
+
+    def _read(self, native: Any, frame: Frame) -> FaceMeshes:
+        from tabml.vision import _mediapipe as door
+
+        shapes, matrices = native.face_blendshapes_count, native.facial_transformation_matrixes_count
+        return FaceMeshes(
+            items=tuple(
+                FaceMeshResult(
+                    landmarks=door.xyz(door.landmark_rows(native.face_landmarks[i])),
+                    blendshapes=door.scores_by_index(native.face_blendshapes[i]) if i < shapes else None,
+                    transform=door.matrix(native.facial_transformation_matrixes[i]) if i < matrices else None,
+                )
+                for i in range(native.face_landmarks_count)
+            ),
+            width=frame.width,
+            height=frame.height,
+            timestamp_ms=frame.timestamp_ms,
+            frame_number=frame.frame_number,
+        )
+
+
+class FaceMesh(_MeshModel, Detector[FaceMeshes]):
+    """Finds faces in single pictures as meshes of 478 landmarks, with irises.
+
+    MediaPipe Face Mesh V2 with attention (Grishchenko et al., 2020, arXiv:2006.10962).
+    """
+
+    _video = False
+
+
+class FaceMeshTracker(_MeshModel, Tracker[FaceMeshes]):
+    """Follows faces through one video as meshes of 478 landmarks; smoothed when ``num_faces`` is 1."""
+
+    _video = True
