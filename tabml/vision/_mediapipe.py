@@ -286,6 +286,7 @@ IMAGE_SEGMENTER = TaskKind(prefix="MpImageSegmenter", verb="Segment", result=Ima
 
 _library: ctypes.CDLL | None = None
 _library_lock = threading.Lock()
+_kept: list[object] = []  # what native code points at, for as long as the library lives
 
 
 def library() -> ctypes.CDLL:
@@ -359,7 +360,7 @@ def _silence(loaded: ctypes.CDLL) -> None:
     libc.fopen.restype = c_void_p
     nowhere = c_void_p(libc.fopen(os.devnull.encode(), b"we"))
     if nowhere.value:
-        loaded.tabml_stderr = nowhere  # lives as long as the library
+        _kept.append(nowhere)
         redirect_imports(loaded, {"stderr": ctypes.addressof(nowhere)})
 
 

@@ -112,14 +112,14 @@ class _Canvas:
         self.pixels = pixels
         self._style = style
         self._height, self._width = pixels.shape[:2]
-        self._unit = style.scale * max(1.0, (self._width * self._height) ** 0.5 / 400)
+        self._unit: float = style.scale * max(1.0, (self._width * self._height) ** 0.5 / 400)
 
     def _points(self, normalised: NDArray[np.float32]) -> NDArray[np.int32]:
         scaled = normalised[:, :2] * (self._width, self._height) * (1 << self._FIXED)
         return np.clip(np.nan_to_num(scaled), -(2**24), 2**24).astype(np.int32)
 
     def _thickness(self, times: float = 1.0) -> int:
-        return max(1, round(self._unit * times))
+        return int(max(1, round(self._unit * times)))
 
     def lines(
         self, points: NDArray[np.float32], pairs: Any, colour: Colour, *, width: float = 1.0, halo: bool = False

@@ -65,12 +65,12 @@ class Frame:
     @property
     def width(self) -> int:
         """Pixels."""
-        return self.pixels.shape[1]
+        return int(self.pixels.shape[1])
 
     @property
     def height(self) -> int:
         """Pixels."""
-        rows = self.pixels.shape[0]
+        rows = int(self.pixels.shape[0])
         return rows * 2 // 3 if self.format == "yuv420" else rows
 
     @classmethod

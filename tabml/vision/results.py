@@ -85,7 +85,8 @@ class FaceDetection:
 
     def __getitem__(self, name: str) -> Float32:
         """Shape (2,): the keypoint called ``name``, as in ``face["nose_tip"]``."""
-        return self.keypoints[_place(name, tables.FACE_KEYPOINTS, "face")]
+        point: Float32 = self.keypoints[_place(name, tables.FACE_KEYPOINTS, "face")]
+        return point
 
     def __repr__(self) -> str:
         b = self.box
@@ -192,7 +193,8 @@ class Hand:
 
     def __getitem__(self, name: str) -> Float32:
         """Shape (3,): one landmark by name, as in ``hand["index_finger_tip"]``."""
-        return self.landmarks[_place(name, tables.HAND_LANDMARKS, "hand")]
+        point: Float32 = self.landmarks[_place(name, tables.HAND_LANDMARKS, "hand")]
+        return point
 
     def __repr__(self) -> str:
         sign = f", gesture={self.gesture!r} {self.gesture_score:.2f}" if self.gesture is not None else ""
@@ -245,7 +247,8 @@ class Pose:
 
     def __getitem__(self, name: str) -> Float32:
         """Shape (3,): one landmark by name, as in ``pose["left_elbow"]``."""
-        return self.landmarks[_place(name, tables.POSE_LANDMARKS, "pose")]
+        point: Float32 = self.landmarks[_place(name, tables.POSE_LANDMARKS, "pose")]
+        return point
 
     def angles(
         self, *, space: Literal["world", "image"] = "world", min_visibility: float = 0.5
