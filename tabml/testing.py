@@ -24,10 +24,10 @@ from tabml.files.types import FileProvider, FileRef, check_name, read_bytes
 
 EXAMPLE_FILES: Mapping[tuple[str, str], bytes] = MappingProxyType(
     {
-        ("maker/faces", "model.tflite"): bytes(range(256)) * 8200,  # more than one chunk
-        ("maker/faces", "labels/en-GB.txt"): b"face\n",
+        ("maker/faces", "model.tflite"): b"\x1c\0\0\0TFL3" + bytes(range(256)) * 8200,  # more than one chunk
+        ("maker/faces", "labels/en.txt"): b"face\n",
         ("maker/faces", "empty.bin"): b"",
-        ("other", "a space, a %41 and ünï.json"): b"{}",
+        ("maker/hands", "config.json"): b"{}",
     }
 )
 """What a provider under test serves: content by (repo, path)."""

@@ -443,7 +443,7 @@ class NativeTask:
                     self._destroy()
                     raise InferenceError(
                         f"mediapipe failed on a {width}×{height} picture: {self._reason(status, error)}; "
-                        "the model has been reset and takes the next one"
+                        "the task was made anew for the next one (a model of another kind fails on every picture)"
                     )
                 try:
                     return convert(result)
