@@ -155,5 +155,9 @@ class MissingExtraError(TabmlError, ImportError):
             f"{package} is not installed; run: python -m pip install 'tabml[{extra}]'",
             name=package,
         )
+        self._package = package
         self.extra = extra
         """The tabml extra that brings the package."""
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), (self.extra, self._package)
