@@ -1,0 +1,71 @@
+"""Documentation runs: the README, the pages, the example and the notebook."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+HERE = [page for page in PAGES if page.name != "files.md"]  # its blocks run in tests/files
+
+
+@pytest.mark.parametrize("page", HERE, ids=lambda page: page.name)
+def test_the_blocks_of_a_page_run_one_after_another(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "docs"}
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+        exec(compile(block, page.name, "exec"), names)
+
+
+def test_the_readmes_video_block_runs(pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = re.findall(r"^```python notest\n(.*?)^```", PAGES[0].read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    (code,) = block
+    exec(code.replace('"hands.mp4"', repr(str(pictures("hand_test_video.mp4")))), {"__name__": "docs"})
+    assert (tmp_path / "out.mp4").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[\w-]+)?\)", page.read_text("utf-8")):
+        assert "://" in target or (page.parent / target).exists(), target
+
+
+def test_commands_of_the_pages_exist() -> None:
+    from tabml.cli import _parser
+
+    said = set(re.findall(r"python -m tabml ([a-z]+)", "".join(page.read_text("utf-8") for page in PAGES)))
+    assert said >= {"detect", "track", "models", "doctor", "demo"}
+    known = re.findall(r"^    ([a-z]+) ", _parser().format_help(), re.MULTILINE)
+    assert said <= set(known)
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, ROOT / "examples" / "quickstart.py"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "FaceDetections([FaceDetection(score=0.9" in ended.stdout
+    assert (tmp_path / "quickstart.png").is_file()
+
+
+def test_the_notebook_runs_and_draws(tmp_path: Path) -> None:
+    nbformat = pytest.importorskip("nbformat")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from nbclient import NotebookClient
+
+        notebook = nbformat.read(ROOT / "examples" / "quickstart.ipynb", as_version=4)
+        assert all(not cell.get("outputs") for cell in notebook.cells), "commit the notebook without outputs"
+        NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    drawn = [out for cell in notebook.cells for out in cell.get("outputs", ()) if "image/png" in out.get("data", {})]
+    assert len(drawn) == 4
