@@ -15,7 +15,15 @@
     │   ├── ModelLoadError                          the native library refused the model
     │   ├── CorruptModelError (ValueError)          bytes that are not what they claim to be
     │   ├── UnsafeModelError (ValueError)           a model that would run code or leave its folder
+    │   ├── ModelNotLoadedError                     a call that needs a loaded model
+    │   ├── ModelKindError                          a loaded model of another kind than the call needs
+    │   ├── ModelConflictError                      loaded already, with other options
+    │   ├── ModelInUseError                         calls that would not end in time for an unload
     │   └── InferenceError                          the native library failed on a good input
+    ├── PipelineNotFoundError (LookupError)         no pipeline of that name
+    ├── UnavailableHereError (NotImplementedError)  known, but not in this release or installation
+    ├── CapacityError (RuntimeError)                too much is going on; try again a little later
+    ├── CallCancelledError (RuntimeError)           the caller does not want the answer any more
     ├── ProviderError (OSError)
     │   ├── ModelFileNotFoundError (FileNotFoundError)
     │   ├── ProviderAccessError (PermissionError)   the source says who you are is not enough
@@ -113,6 +121,62 @@ class InferenceError(ModelError):
     """The native library failed on an input that passed every check."""
 
     code = "inference"
+
+
+class ModelNotLoadedError(ModelError):
+    """A call names a model that is not loaded."""
+
+    code = "model_not_loaded"
+
+
+class ModelKindError(ModelError):
+    """A call names a loaded model of another kind."""
+
+    code = "model_kind"
+
+
+class ModelConflictError(ModelError):
+    """The model is loaded already, with other options."""
+
+    code = "model_conflict"
+
+
+class ModelInUseError(ModelError):
+    """Calls still use a model that should be unloaded."""
+
+    code = "model_in_use"
+
+
+class PipelineNotFoundError(TabmlError, LookupError):
+    """There is no pipeline of that name."""
+
+    code = "pipeline_not_found"
+
+
+class UnavailableHereError(TabmlError, NotImplementedError):
+    """Known, but not in this release or not installed."""
+
+    code = "unavailable_here"
+
+
+class CapacityError(TabmlError, RuntimeError):
+    """Too many calls, streams or models at once."""
+
+    code = "capacity"
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, retry_after_s)
+        self.retry_after_s = retry_after_s
+        """Seconds after which trying again makes sense."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class CallCancelledError(TabmlError, RuntimeError):
+    """The caller cancelled, or the model was unloaded under the call."""
+
+    code = "cancelled"
 
 
 class ProviderError(TabmlError, OSError):

@@ -1,1 +1,1 @@
-"""The gRPC server over tabml, for a parent process in another language; a later release fills this package."""
+"""A thin gRPC server over tabml, for a parent process in any language that spawns and drives it."""

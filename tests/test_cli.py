@@ -206,13 +206,6 @@ def test_a_traceback_is_shown_when_asked_for(tmp_path: Path) -> None:
     assert "Traceback" in loud.stderr
 
 
-def test_the_server_says_that_it_is_not_here_yet() -> None:
-    ended = shell("tabml_grpc")
-    assert ended.returncode == 2
-    assert "later release" in ended.stderr
-    assert ended.stdout == ""
-
-
 def test_the_version_is_the_projects() -> None:
     from importlib import metadata
 

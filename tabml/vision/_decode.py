@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,9 @@ _MAGIC = (
 _ORIENTATION = 0x0112  # Exif 2.32, 4.6.4
 
 
+_opening = threading.Lock()
+
+
 def decode(data: bytes, limits: DecodeLimits, name: str) -> NDArray[np.uint8]:
     """The upright picture: shape (height, width, 3), RGB, or (height, width, 4) where it has transparency.
 
@@ -68,7 +72,7 @@ def decode(data: bytes, limits: DecodeLimits, name: str) -> NDArray[np.uint8]:
     if scans > limits.max_jpeg_scans:
         raise FrameTooLargeError(f"{name} has {scans} JPEG scans; max_jpeg_scans is {limits.max_jpeg_scans}")
     try:
-        with warnings.catch_warnings():
+        with _opening, warnings.catch_warnings():  # the filters are the whole process's
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(data), formats=[kind])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -79,7 +83,8 @@ def decode(data: bytes, limits: DecodeLimits, name: str) -> NDArray[np.uint8]:
         _check_size(*picture.size, limits, name)
         try:
             if kind == "JPEG" and picture.mode in ("RGB", "L", "YCbCr"):
-                if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+                end = data.rfind(b"\xff\xd9")
+                if end < 0 or data.find(b"\xff\xda", end) > 0:
                     raise FrameError(f"{name} is truncated: the JPEG has no end")
                 return _upright(_jpeg(data, name), picture.getexif().get(_ORIENTATION, 1))
             picture.load()

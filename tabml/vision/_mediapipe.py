@@ -372,13 +372,13 @@ class NativeTask:
         12: "unimplemented", 13: "internal",
     }  # fmt: skip
 
-    def __init__(self, kind: TaskKind, options: Structure, model: bytes, *, video: bool) -> None:
+    def __init__(self, kind: TaskKind, options: Structure, model: bytes | memoryview, *, video: bool) -> None:
         """Build the task.
 
         Args:
             kind: Which of MediaPipe's tasks.
             options: Its options, without base options and running mode, which are filled in here.
-            model: The bytes of the model.
+            model: The bytes of the model; used where they lie as long as the task lives.
             video: True for a task that carries state from frame to frame.
 
         Raises:
@@ -390,7 +390,7 @@ class NativeTask:
         self._options: Any = options
         self._options.running_mode = _VIDEO if video else _IMAGE
         base = self._options.base_options
-        base.model_asset_buffer = model
+        base.model_asset_buffer = np.frombuffer(model, np.uint8).ctypes.data
         base.model_asset_buffer_count = len(model)
         base.file_descriptor = -1
         base.delegate = _CPU

@@ -79,7 +79,7 @@ class VisionModel(ABC, Generic[Result]):
         self._closed = False
 
     @abstractmethod
-    def _build(self, model: bytes) -> NativeTask:
+    def _build(self, model: bytes | memoryview) -> NativeTask:
         """The native task over the model's bytes."""
 
     @abstractmethod

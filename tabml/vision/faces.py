@@ -46,7 +46,7 @@ class FaceDetector(Detector[FaceDetections]):
         name = "face_detector" if range == "short" else "face_detector_full_range"
         super().__init__(model=name if model is None else model, files=files)
 
-    def _build(self, model: bytes) -> Any:
+    def _build(self, model: bytes | memoryview) -> Any:
         from tabml.vision import _mediapipe as door
 
         options = door.FaceDetectorOptions(
@@ -128,7 +128,7 @@ class _MeshModel(VisionModel[FaceMeshes]):
         name = "face_landmarker" if range == "short" else "face_landmarker_full_range"
         super().__init__(model=name if model is None else model, files=files)
 
-    def _build(self, model: bytes) -> Any:
+    def _build(self, model: bytes | memoryview) -> Any:
         from tabml.vision import _mediapipe as door
 
         options = door.FaceLandmarkerOptions(**self._options)

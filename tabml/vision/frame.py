@@ -24,6 +24,12 @@ PixelFormat = Literal["rgb", "bgr", "rgba", "gray", "yuv420"]
 RawFormat = Literal["rgb", "bgr", "rgba", "gray", "yuv420", "nv12"]
 """What :meth:`Frame.from_raw` reads."""
 
+_ALIASES: dict[str, RawFormat | Literal["encoded"]] = {
+    "rgb": "rgb", "rgb24": "rgb", "bgr": "bgr", "bgr24": "bgr", "rgba": "rgba", "rgba32": "rgba", "gray": "gray",
+    "grey": "gray", "gray8": "gray", "grayscale": "gray", "yuv420": "yuv420", "yuv420p": "yuv420", "i420": "yuv420",
+    "nv12": "nv12", "": "encoded", "jpeg": "encoded", "jpg": "encoded", "mjpeg": "encoded", "png": "encoded",
+    "webp": "encoded", "bmp": "encoded", "gif": "encoded",
+}  # fmt: skip
 _CHANNELS = {"rgb": 3, "bgr": 3, "rgba": 4, "gray": 1, "yuv420": 1}
 _KINDS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
 
@@ -190,7 +196,7 @@ class Frame:
         timestamp_ms: int | None = None,
         frame_number: int | None = None,
     ) -> Frame:
-        """Bare pixels, as a camera or a socket gives them. ``bytes`` are shared, not copied.
+        """Bare pixels, as a camera or a socket gives them. ``bytes`` and views of them are shared, not copied.
 
         Args:
             data: The rows one after another; for yuv420 the planes Y, U, V; for nv12 the planes Y, UV.
@@ -209,7 +215,8 @@ class Frame:
         for name, side in (("width", width), ("height", height)):
             if isinstance(side, bool) or not isinstance(side, int) or not 0 < side <= DEFAULT_LIMITS.max_side:
                 raise FrameError(f"{name}={side!r} must be a whole number from 1 to {DEFAULT_LIMITS.max_side}")
-        flat = np.frombuffer(data if isinstance(data, bytes) else bytes(data), np.uint8)
+        fixed = isinstance(data.obj if isinstance(data, memoryview) else data, bytes)
+        flat = np.frombuffer(data if fixed else bytes(data), np.uint8)
         planar = format in ("yuv420", "nv12")
         if planar and (width % 2 or height % 2 or stride is not None):
             raise FrameError(f"{format} needs an even width and height and no stride; got {width}×{height}")
@@ -234,6 +241,56 @@ class Frame:
             timestamp_ms=timestamp_ms,
             frame_number=frame_number,
         )
+
+    @classmethod
+    def from_named(
+        cls,
+        data: bytes | memoryview,
+        format: str,
+        *,
+        width: int = 0,
+        height: int = 0,
+        stride: int = 0,
+        timestamp_ms: int | None = None,
+        frame_number: int | None = None,
+    ) -> Frame:
+        """Pixels or an encoded picture, as a message names them.
+
+        Args:
+            data: The bytes.
+            format: One of :data:`RawFormat` or a common other name of it (``i420``, ``rgb24``, ``grayscale``); or
+                ``jpeg``, ``png``, ``webp``, ``bmp``, ``gif`` or empty for an encoded picture, whose first bytes tell
+                which one it is.
+            width: Pixels. Of an encoded picture 0, or what it must have, before or after EXIF turned it upright.
+            height: As ``width``.
+            stride: Bytes a row, where rows are padded; 0 for none.
+            timestamp_ms: See the field.
+            frame_number: See the field.
+
+        Raises:
+            FrameTooLargeError: a picture promises more than the limits; nothing was decoded.
+            FrameError: the format is unknown, or the bytes are not what the rest says.
+        """
+        kind = _ALIASES.get(format.lower())
+        if kind is None:
+            raise FrameError(f"format={format[:40]!r} must be one of {', '.join(name for name in _ALIASES if name)}")
+        if kind != "encoded":
+            return cls.from_raw(
+                data,
+                width=width,
+                height=height,
+                format=kind,
+                stride=stride or None,
+                timestamp_ms=timestamp_ms,
+                frame_number=frame_number,
+            )
+        frame = cls.from_bytes(data, timestamp_ms=timestamp_ms, frame_number=frame_number)
+        size = (frame.width, frame.height)
+        if stride:
+            raise FrameError(f"stride={stride} does not go with an encoded picture")
+        if (width, height) != (0, 0) and (width, height) not in (size, size[::-1]):
+            raise FrameError(f"width={width}, height={height} is not the picture's size, {size[0]}×{size[1]}")
+        return frame
 
     @classmethod
     def _of(cls, pixels: NDArray[np.uint8], timestamp_ms: int | None, frame_number: int | None) -> Frame:

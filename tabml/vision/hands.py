@@ -50,7 +50,7 @@ class _HandModel(VisionModel[Hands]):
         name = "gesture_recognizer" if gestures else "hand_landmarker"
         super().__init__(model=name if model is None else model, files=files)
 
-    def _build(self, model: bytes) -> Any:
+    def _build(self, model: bytes | memoryview) -> Any:
         from tabml.vision import _mediapipe as door
 
         if not self._gestures:

@@ -68,7 +68,7 @@ class Segmenter(VisionModel[Segmentation]):
         """Each frame with its mask, lazily; closes ``frames`` however it ends."""
         return self._stream_async(frames)
 
-    def _build(self, model: bytes) -> Any:
+    def _build(self, model: bytes | memoryview) -> Any:
         from tabml.vision import _mediapipe as door
 
         options = door.ImageSegmenterOptions(display_names_locale=b"", output_confidence_masks=True)

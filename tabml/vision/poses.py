@@ -46,7 +46,7 @@ class _PoseModel(VisionModel[Poses]):
         }
         super().__init__(model=model, files=files)
 
-    def _build(self, model: bytes) -> Any:
+    def _build(self, model: bytes | memoryview) -> Any:
         from tabml.vision import _mediapipe as door
 
         options = door.PoseLandmarkerOptions(**self._options)

@@ -1,0 +1,465 @@
+"""Between messages and values: each pair of functions is the other's inverse, up to 32-bit floats.
+
+Messages of many small messages are slow to build one by one; where they are many, their bytes are laid out by numpy
+and read at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tabml.errors import CapacityError, OptionError
+from tabml.pipelines import PIPELINES, Pipeline, Value
+from tabml.vision import landmarks as tables
+from tabml.vision.frame import Frame
+from tabml.vision.results import (
+    Box,
+    FaceDetection,
+    FaceDetections,
+    FaceMeshes,
+    FaceMeshResult,
+    Hand,
+    Hands,
+    Pose,
+    Poses,
+    Segmentation,
+)
+from tabml_grpc.calls import MAX_RESPONSE
+from tabml_grpc.ml import ml_inference_pb2 as ml
+from tabml_grpc.v1 import vision_pb2 as v1
+
+Float32 = NDArray[np.float32]
+Result = FaceDetections | FaceMeshes | Hands | Poses | Segmentation
+
+TASKS: dict[int, Pipeline] = {
+    v1.VISION_TASK_FACE_DETECTION: PIPELINES["face-detection"],
+    v1.VISION_TASK_FACE_MESH: PIPELINES["face-landmarks"],
+    v1.VISION_TASK_HANDS: PIPELINES["hand-landmarks"],
+    v1.VISION_TASK_POSE: PIPELINES["pose-landmarks"],
+    v1.VISION_TASK_SEGMENTATION: PIPELINES["image-segmentation"],
+}
+FORMATS: dict[int, str] = {
+    v1.FRAME_FORMAT_UNSPECIFIED: "", v1.FRAME_FORMAT_RGB: "rgb", v1.FRAME_FORMAT_BGR: "bgr",
+    v1.FRAME_FORMAT_RGBA: "rgba", v1.FRAME_FORMAT_GRAY: "gray", v1.FRAME_FORMAT_YUV420: "yuv420",
+    v1.FRAME_FORMAT_NV12: "nv12", v1.FRAME_FORMAT_JPEG: "jpeg", v1.FRAME_FORMAT_PNG: "png",
+    v1.FRAME_FORMAT_WEBP: "webp",
+}  # fmt: skip
+MASK_NAMES: dict[int, str] = {
+    v1.MASK_FORMAT_UNSPECIFIED: "gray8", v1.MASK_FORMAT_GRAY8: "gray8", v1.MASK_FORMAT_FLOAT32: "float32",
+    v1.MASK_FORMAT_PNG: "png",
+}  # fmt: skip
+MASK_NUMBERS = {"gray8": v1.MASK_FORMAT_GRAY8, "float32": v1.MASK_FORMAT_FLOAT32, "png": v1.MASK_FORMAT_PNG}
+_EXTRAS = frozenset({"model", "mask_format", "stride", "timestamp_ms", "frame_number"})
+
+
+def frame_from_v1(message: v1.Frame, data: bytes | memoryview | None = None) -> Frame:
+    """A frame of the new contract; ``data`` where its bytes were taken out of the message.
+
+    Raises:
+        FrameError: it can't be used.
+    """
+    return Frame.from_named(
+        message.data if data is None else data,
+        FORMATS.get(message.format, f"number {message.format}"),
+        width=message.width,
+        height=message.height,
+        stride=message.stride,
+        timestamp_ms=message.timestamp_ms,
+        frame_number=message.frame_number,
+    )
+
+
+def frame_to_v1(frame: Frame) -> v1.Frame:
+    """A frame as bare pixels."""
+    numbers = {name: number for number, name in FORMATS.items()}
+    return v1.Frame(
+        data=frame.pixels.tobytes(),
+        format=cast("v1.FrameFormat", numbers[frame.format]),
+        width=frame.width,
+        height=frame.height,
+        timestamp_ms=frame.timestamp_ms or 0,
+        frame_number=frame.frame_number or 0,
+    )
+
+
+def options_from_v1(config: v1.VisionConfig) -> dict[str, Value]:
+    """The options that are set, as the library calls them; floats as their shortest decimals."""
+    return {field.name: _plain(value) for field, value in config.ListFields() if field.name not in _EXTRAS}
+
+
+def options_to_v1(options: dict[str, Value]) -> v1.VisionConfig:
+    """The inverse of :func:`options_from_v1`."""
+    return v1.VisionConfig(**cast("dict[str, Any]", options))
+
+
+def _plain(value: Any) -> Value:
+    return float(str(np.float32(value))) if isinstance(value, float) else cast("Value", value)
+
+
+def mask_format(number: int) -> str:
+    """The name of a mask format.
+
+    Raises:
+        OptionError: there is none of that number.
+    """
+    if number not in MASK_NAMES:
+        raise OptionError(f"mask_format={number} must be from 0 to {max(MASK_NAMES)}")
+    return MASK_NAMES[number]
+
+
+# Arrays: the wire's packed floats, laid out at once.
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def packed(field: int, array: Float32) -> bytes:
+    """A ``repeated float`` field as bytes of a message."""
+    content = np.ascontiguousarray(array, "<f4").tobytes()
+    return _varint(field << 3 | 2) + _varint(len(content)) + content
+
+
+@cache
+def _landmark_template(field: int, values: int) -> NDArray[np.uint8]:
+    row = [field << 3 | 2] if field < 16 else list(_varint(field << 3 | 2))
+    row.append(5 * values)
+    for number in range(1, values + 1):
+        row += [number << 3 | 5, 0, 0, 0, 0]
+    return np.array(row, np.uint8)
+
+
+def landmark_messages(field: int, values: Float32) -> bytes:
+    """``repeated Landmark`` as bytes of the message that has it; shape (n, 3) or (n, 5)."""
+    count, width = values.shape
+    template = _landmark_template(field, width)
+    rows = np.tile(template, (count, 1))
+    head = len(template) - 5 * width
+    floats = np.ascontiguousarray(values, "<f4").view(np.uint8).reshape(count, width, 4)
+    rows[:, head:].reshape(count, width, 5)[:, :, 1:] = floats
+    return rows.tobytes()
+
+
+def _columns(messages: Any, names: Sequence[str]) -> Float32:
+    return _frozen(np.array([[getattr(each, name) for name in names] for each in messages], np.float32))
+
+
+def _table(values: Any, width: int) -> Float32:
+    return _frozen(np.array(values, np.float32).reshape(-1, width))
+
+
+def _frozen(array: Float32) -> Float32:
+    array.flags.writeable = False
+    return array
+
+
+# The old contract.
+
+
+def faces_to_ml(result: FaceDetections) -> ml.FaceDetectionResponse:
+    """Faces; a keypoint has its face's score."""
+    return ml.FaceDetectionResponse(faces=[_face_to_ml(face) for face in result])
+
+
+def _face_to_ml(face: FaceDetection) -> ml.FaceDetection:
+    box, score = face.box, face.score
+    message = ml.FaceDetection(x=box.x, y=box.y, width=box.width, height=box.height, confidence=score)
+    for name, (x, y) in zip(tables.FACE_KEYPOINTS, face.keypoints.tolist(), strict=False):
+        message.keypoints.add(x=x, y=y, confidence=score, name=name)
+    return message
+
+
+def faces_from_ml(message: ml.FaceDetectionResponse, width: int, height: int) -> FaceDetections:
+    """Faces of a picture of ``width`` by ``height``."""
+    faces = tuple(
+        FaceDetection(
+            box=Box(x=face.x, y=face.y, width=face.width, height=face.height),
+            score=face.confidence,
+            keypoints=_columns(face.keypoints, "xy").reshape(-1, 2),
+        )
+        for face in message.faces
+    )
+    return FaceDetections(items=faces, width=width, height=height, **_when(message))
+
+
+@cache
+def contours() -> tuple[int, ...]:
+    """The edges of the face's contours, flat."""
+    return tuple(point for edges in tables.FACE_CONTOURS.values() for edge in edges for point in edge)
+
+
+@cache
+def _mesh_tail() -> bytes:
+    return ml.FaceMesh(contours=contours(), confidence=1.0).SerializeToString()
+
+
+def meshes_to_ml(result: FaceMeshes) -> ml.FaceMeshResponse:
+    """Meshes."""
+    response = ml.FaceMeshResponse()
+    for face in result:
+        content = landmark_messages(1, face.landmarks) + _mesh_tail()
+        if face.blendshapes is not None:
+            content += packed(50, face.blendshapes)
+        if face.transform is not None:
+            content += packed(51, face.transform)
+        response.faces.add().MergeFromString(content)
+    return response
+
+
+def meshes_from_ml(message: ml.FaceMeshResponse, width: int, height: int) -> FaceMeshes:
+    """Meshes of a picture of ``width`` by ``height``."""
+    faces = tuple(
+        FaceMeshResult(
+            landmarks=_columns(face.landmarks, "xyz"),
+            blendshapes=_table(face.blendshapes, 1)[:, 0] if face.blendshapes else None,
+            transform=_table(face.transform, 4) if face.transform else None,
+        )
+        for face in message.faces
+    )
+    return FaceMeshes(items=faces, width=width, height=height, **_when(message))
+
+
+def hands_to_ml(result: Hands) -> ml.HandDetectionResponse:
+    """Hands."""
+    response = ml.HandDetectionResponse()
+    for hand in result:
+        message = response.hands.add(handedness=hand.handedness, confidence=hand.handedness_score)
+        message.MergeFromString(landmark_messages(1, hand.landmarks) + landmark_messages(50, hand.world_landmarks))
+        if hand.gesture is not None:
+            message.gestures.add(name=hand.gesture, confidence=hand.gesture_score or 0.0)
+    return response
+
+
+def hands_from_ml(message: ml.HandDetectionResponse, width: int, height: int) -> Hands:
+    """Hands in a picture of ``width`` by ``height``."""
+    hands = tuple(
+        Hand(
+            landmarks=_columns(hand.landmarks, "xyz"),
+            world_landmarks=_columns(hand.world_landmarks, "xyz"),
+            handedness=cast(Literal["Left", "Right"], hand.handedness),
+            handedness_score=hand.confidence,
+            gesture=hand.gestures[0].name if hand.gestures else None,
+            gesture_score=hand.gestures[0].confidence if hand.gestures else None,
+        )
+        for hand in message.hands
+    )
+    return Hands(items=hands, width=width, height=height, **_when(message))
+
+
+def poses_to_ml(result: Poses) -> ml.PoseDetectionResponse:
+    """Poses; the world's landmarks have the visibility of the picture's."""
+    response = ml.PoseDetectionResponse()
+    for pose in result:
+        message = response.poses.add(confidence=pose.score)
+        seen = np.stack([pose.visibility, pose.presence], 1)
+        message.MergeFromString(
+            landmark_messages(1, np.hstack([pose.landmarks, seen]))
+            + landmark_messages(3, np.hstack([pose.world_landmarks, seen]))
+        )
+    return response
+
+
+def poses_from_ml(message: ml.PoseDetectionResponse, width: int, height: int) -> Poses:
+    """Poses in a picture of ``width`` by ``height``."""
+    poses = tuple(
+        Pose(
+            landmarks=_columns(pose.landmarks, "xyz"),
+            world_landmarks=_columns(pose.world_landmarks, "xyz"),
+            visibility=_columns(pose.landmarks, ["visibility"])[:, 0],
+            presence=_columns(pose.landmarks, ["presence"])[:, 0],
+            aspect=width / height,
+        )
+        for pose in message.poses
+    )
+    return Poses(items=poses, width=width, height=height, **_when(message))
+
+
+def mask_to_ml(result: Segmentation, format: str = "gray8") -> ml.SegmentationResponse:
+    """A mask; as PNG where its bytes would be too many for an existing client."""
+    data, format = mask_bytes(result, format)
+    return ml.SegmentationResponse(mask=data, width=result.width, height=result.height, format=format)
+
+
+def mask_from_ml(message: ml.SegmentationResponse, kind: Literal["confidence", "category"]) -> Segmentation:
+    """A mask of the kind that was asked for."""
+    mask = _mask(message.mask, message.format, message.width, message.height, kind)
+    return Segmentation(mask=mask, kind=kind, timestamp_ms=message.timestamp_ms, frame_number=message.frame_number)
+
+
+def _when(message: Any) -> dict[str, int]:
+    return {"timestamp_ms": message.timestamp_ms, "frame_number": message.frame_number}
+
+
+def mask_bytes(result: Segmentation, format: str) -> tuple[bytes, str]:
+    """A mask's bytes, and the format they are in.
+
+    Raises:
+        OptionError: a category mask has no floats.
+        CapacityError: the mask is larger than a response may be.
+    """
+    if format == "float32":
+        if result.kind == "category":
+            raise OptionError("mask_format=float32 goes with kind='confidence' only")
+        if result.mask.nbytes <= MAX_RESPONSE:
+            return np.ascontiguousarray(result.mask, "<f4").tobytes(), format
+    bare = result.mask if result.kind == "category" else np.rint(result.mask * 255)
+    pixels = np.ascontiguousarray(bare, np.uint8)
+    if format != "png" and pixels.nbytes <= MAX_RESPONSE:
+        return pixels.tobytes(), "gray8"
+    data = Frame.from_array(pixels, "gray", copy=False).encode("png")
+    if len(data) > MAX_RESPONSE:
+        raise CapacityError(
+            f"a mask of {result.width}×{result.height} is larger than a response may be; send smaller frames"
+        )
+    return data, "png"
+
+
+def _mask(data: bytes, format: str, width: int, height: int, kind: str) -> NDArray[Any]:
+    if format == "float32":
+        return np.frombuffer(data, "<f4").reshape(height, width)
+    if format == "png":
+        pixels = np.ascontiguousarray(Frame.from_bytes(data).to_rgb()[:, :, 0])
+    else:
+        pixels = np.frombuffer(data, np.uint8).reshape(height, width)
+    return pixels if kind == "category" else pixels.astype(np.float32) / np.float32(255)
+
+
+# The new contract.
+
+
+def results_to_v1(results: Sequence[Result], mask: str = "gray8") -> v1.Analysis:
+    """What the tasks of one frame found."""
+    analysis = v1.Analysis()
+    for result in results:
+        analysis.width, analysis.height = result.width, result.height
+        if isinstance(result, FaceDetections):
+            for face in result:
+                box = v1.Box(x=face.box.x, y=face.box.y, width=face.box.width, height=face.box.height)
+                analysis.faces.add(box=box, score=face.score).MergeFromString(packed(3, face.keypoints))
+        elif isinstance(result, FaceMeshes):
+            for mesh in result:
+                analysis.meshes.add().MergeFromString(b"".join(_mesh_to_v1(mesh)))
+        elif isinstance(result, Hands):
+            for hand in result:
+                analysis.hands.add(
+                    handedness=hand.handedness,
+                    handedness_score=hand.handedness_score,
+                    gesture=hand.gesture,
+                    gesture_score=hand.gesture_score,
+                ).MergeFromString(packed(1, hand.landmarks) + packed(2, hand.world_landmarks))
+        elif isinstance(result, Poses):
+            for pose in result:
+                analysis.poses.add(score=pose.score).MergeFromString(
+                    packed(1, pose.landmarks)
+                    + packed(2, pose.world_landmarks)
+                    + packed(3, pose.visibility)
+                    + packed(4, pose.presence)
+                )
+        else:
+            data, format = mask_bytes(result, mask)
+            analysis.mask.CopyFrom(
+                v1.Mask(
+                    data=data,
+                    format=MASK_NUMBERS[format],
+                    width=result.width,
+                    height=result.height,
+                    kind=result.kind,
+                    labels=result.labels,
+                )
+            )
+    return analysis
+
+
+def _mesh_to_v1(mesh: FaceMeshResult) -> Iterator[bytes]:
+    yield packed(1, mesh.landmarks)
+    if mesh.blendshapes is not None:
+        yield packed(2, mesh.blendshapes)
+    if mesh.transform is not None:
+        yield packed(3, mesh.transform)
+
+
+def faces_from_v1(analysis: v1.Analysis) -> FaceDetections:
+    """The faces of an analysis."""
+    faces = tuple(
+        FaceDetection(
+            box=Box(x=face.box.x, y=face.box.y, width=face.box.width, height=face.box.height),
+            score=face.score,
+            keypoints=_table(face.keypoints, 2),
+        )
+        for face in analysis.faces
+    )
+    return FaceDetections(items=faces, **_where(analysis))
+
+
+def meshes_from_v1(analysis: v1.Analysis) -> FaceMeshes:
+    """The meshes of an analysis."""
+    meshes = tuple(
+        FaceMeshResult(
+            landmarks=_table(mesh.landmarks, 3),
+            blendshapes=_table(mesh.blendshapes, 1)[:, 0] if mesh.blendshapes else None,
+            transform=_table(mesh.transform, 4) if mesh.transform else None,
+        )
+        for mesh in analysis.meshes
+    )
+    return FaceMeshes(items=meshes, **_where(analysis))
+
+
+def hands_from_v1(analysis: v1.Analysis) -> Hands:
+    """The hands of an analysis."""
+    hands = tuple(
+        Hand(
+            landmarks=_table(hand.landmarks, 3),
+            world_landmarks=_table(hand.world_landmarks, 3),
+            handedness=cast(Literal["Left", "Right"], hand.handedness),
+            handedness_score=hand.handedness_score,
+            gesture=hand.gesture if hand.HasField("gesture") else None,
+            gesture_score=hand.gesture_score if hand.HasField("gesture_score") else None,
+        )
+        for hand in analysis.hands
+    )
+    return Hands(items=hands, **_where(analysis))
+
+
+def poses_from_v1(analysis: v1.Analysis) -> Poses:
+    """The poses of an analysis."""
+    poses = tuple(
+        Pose(
+            landmarks=_table(pose.landmarks, 3),
+            world_landmarks=_table(pose.world_landmarks, 3),
+            visibility=_table(pose.visibility, 1)[:, 0],
+            presence=_table(pose.presence, 1)[:, 0],
+            aspect=analysis.width / analysis.height,
+        )
+        for pose in analysis.poses
+    )
+    return Poses(items=poses, **_where(analysis))
+
+
+def mask_from_v1(analysis: v1.Analysis) -> Segmentation | None:
+    """The mask of an analysis, where it has one."""
+    if not analysis.HasField("mask"):
+        return None
+    found = analysis.mask
+    kind = cast(Literal["confidence", "category"], found.kind)
+    mask = _mask(found.data, MASK_NAMES[found.format], found.width, found.height, kind)
+    return Segmentation(
+        mask=mask,
+        kind=kind,
+        labels=tuple(found.labels),
+        timestamp_ms=analysis.timestamp_ms,
+        frame_number=analysis.frame_number,
+    )
+
+
+def _where(analysis: v1.Analysis) -> dict[str, int]:
+    return {"width": analysis.width, "height": analysis.height, **_when(analysis)}

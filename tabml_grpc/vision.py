@@ -1,0 +1,516 @@
+"""Pictures and streams of frames: ``tabml.v1.VisionService`` and ``ml.MediapipeService``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+from google.protobuf.message import Message
+
+from tabml.errors import FrameError, InferenceError, OptionError, TabmlError
+from tabml.pipelines import PIPELINES, Pipeline, Value
+from tabml_grpc.calls import Answer, Call, parsed
+from tabml_grpc.ml import ml_inference_pb2 as ml
+from tabml_grpc.models import Loaded, Models
+from tabml_grpc.statuses import RequestError
+from tabml_grpc.v1 import vision_pb2 as v1
+
+if TYPE_CHECKING:
+    from tabml.vision._model import VisionModel
+    from tabml.vision.frame import Frame
+    from tabml.vision.live import DropPolicy, FrameQueue
+
+OPTIONS = "tabml-options-bin"
+"""Metadata of ``ml`` calls: a serialised VisionConfig."""
+BadFramePolicy = Literal["error", "report", "skip"]
+_DROP = {0: "latest", 1: "latest", 2: "oldest", 3: "block"}
+_BAD = {0: "report", 1: "error", 2: "report", 3: "skip"}
+_MAX_TASKS = 8
+Raw = AsyncIterator[bytes]
+
+
+@dataclass(slots=True)
+class Task:
+    """One task of a call."""
+
+    pipeline: Pipeline
+    """What is to be found."""
+    options: Mapping[str, Value]
+    """The call's own options."""
+    model_id: str = ""
+    """The model; empty for the default."""
+    mask: str = "gray8"
+    """The format of masks."""
+    model: Loaded | None = None
+    """Borrowed for the call."""
+    tracker: VisionModel[Any] | None = None
+    """The stream's own."""
+
+    def answer(self, frame: Frame) -> Any:
+        """The result of one frame."""
+        assert self.model is not None
+        return self.model.answer(frame, self.options, self.tracker)
+
+
+@dataclass(slots=True)
+class Stream:
+    """How a stream wants to be served."""
+
+    tasks: Sequence[Task]
+    """What is to be found in each frame."""
+    queue: FrameQueue[bytes]
+    """What is kept and what is dropped; messages are read when their turn comes."""
+    on_bad_frame: BadFramePolicy
+    """What a frame that can't be used leads to."""
+
+
+@dataclass(slots=True)
+class Timing:
+    """How one frame fared, milliseconds."""
+
+    decode_ms: float = 0.0
+    inference_ms: float = 0.0
+    queue_ms: float = 0.0
+    dropped: int = 0
+    problem: TabmlError | None = None
+    results: list[Any] = field(default_factory=list)
+
+
+class Contract(Protocol):
+    """What differs between the two contracts: how a frame is read and an answer written."""
+
+    def read(self, raw: bytes) -> tuple[Any, bytes | memoryview]:
+        """The message of one frame, and its pixels."""
+        ...
+
+    def frame(self, message: Any, data: bytes | memoryview) -> Frame:
+        """Its frame."""
+        ...
+
+    def write(self, message: Any, timing: Timing) -> Message:
+        """The answer to it."""
+        ...
+
+
+class Vision:
+    """Runs tasks on frames: what both services stand on."""
+
+    def __init__(self, models: Models, executor: Executor) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            models: Where models are borrowed.
+            executor: As many threads as inference may take.
+        """
+        self._models = models
+        self._executor = executor
+
+    async def one(self, message: Any, data: bytes, tasks: Sequence[Task], contract: Contract, call: Call) -> Answer:
+        """The answer to one frame."""
+        arrived = time.monotonic()
+        with ExitStack() as leases:
+            await self._borrow(tasks, leases, call)
+
+            def work() -> bytes:
+                timing = Timing(queue_ms=(time.monotonic() - arrived) * 1000)
+                analyze(lambda: contract.frame(message, data), tasks, timing)
+                return contract.write(message, timing).SerializeToString()
+
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def many(self, stream: Stream, messages: Raw, contract: Contract, call: Call) -> None:
+        """Answer a stream of frames, one at a time, in order; its models and trackers are let go with it."""
+        loop = asyncio.get_running_loop()
+        arrived, room = asyncio.Event(), asyncio.Event()
+        queue, count = stream.queue, call.count
+        with ExitStack() as leases:
+            await self._borrow(stream.tasks, leases, call)
+            reader = asyncio.create_task(_fill(queue, messages, arrived, room))
+            step = _Steps(stream, contract)
+            try:
+                await loop.run_in_executor(self._executor, step.open)
+                while True:
+                    if not len(queue):
+                        if reader.done():
+                            reader.result()
+                            if not len(queue):
+                                break
+                        else:
+                            arrived.clear()
+                            await arrived.wait()
+                        continue
+                    before = queue.dropped
+                    answer = await loop.run_in_executor(self._executor, step.next)
+                    room.set()
+                    count.frames_dropped += queue.dropped - before
+                    if answer is not None:
+                        count.frames += 1
+                        await call.send(answer)
+            finally:
+                reader.cancel()
+                await loop.run_in_executor(self._executor, step.close)
+
+    async def _borrow(self, tasks: Sequence[Task], leases: ExitStack, call: Call) -> None:
+        for task in tasks:
+            name = await self._models.ready(task.pipeline, task.model_id, task.options)
+            task.model = leases.enter_context(self._models.borrow(name, call))
+
+
+async def _fill(queue: FrameQueue[bytes], messages: Raw, arrived: asyncio.Event, room: asyncio.Event) -> None:
+    try:
+        async for raw in messages:
+            while not queue.offer(raw):
+                room.clear()
+                await room.wait()
+            arrived.set()
+    finally:
+        arrived.set()
+
+
+def analyze(read: Callable[[], Frame], tasks: Sequence[Task], timing: Timing) -> None:
+    """Decode a frame and run the tasks on it, noting the time."""
+    started = time.monotonic()
+    frame = read()
+    decoded = time.monotonic()
+    timing.decode_ms = (decoded - started) * 1000
+    timing.results = [task.answer(frame) for task in tasks]
+    timing.inference_ms = (time.monotonic() - decoded) * 1000
+
+
+def split_bytes(message: bytes | memoryview, field: int) -> tuple[memoryview | None, bytes | memoryview]:
+    """The first field of a message, not copied, and the rest, when the first field is bytes of number ``field``.
+
+    Pixels come first in every frame that is written in the order of the fields' numbers, as all libraries do; what
+    is written otherwise comes back whole as the rest.
+    """
+    view = memoryview(message)
+    if len(view) < 2 or view[0] != field << 3 | 2:
+        return None, message
+    size, at = 0, 1
+    while at < min(len(view), 6):
+        size |= (view[at] & 127) << 7 * (at - 1)
+        at += 1
+        if view[at - 1] < 128:
+            return (view[at : at + size], view[at + size :]) if at + size <= len(view) else (None, message)
+    return None, message
+
+
+class _Steps:
+    """The part of a stream that runs in threads, never two at a time."""
+
+    def __init__(self, stream: Stream, contract: Contract) -> None:
+        from tabml.vision.live import FrameClock
+
+        self._stream = stream
+        self._contract = contract
+        self._clock = FrameClock()
+        self._closed = False
+
+    def open(self) -> None:
+        for task in self._stream.tasks:
+            assert task.model is not None
+            task.tracker = task.model.tracker(task.options)
+
+    def next(self) -> bytes | None:
+        taken = self._stream.queue.take()
+        if taken is None or self._closed:
+            return None
+        timing = Timing(queue_ms=taken.queue_ms, dropped=taken.dropped)
+        contract = self._contract
+        message: Any = None
+        try:
+            message, data = contract.read(taken.item)
+            analyze(lambda: self._clock.order(contract.frame(message, data)), self._stream.tasks, timing)
+        except (FrameError, RequestError, InferenceError) as problem:
+            if self._stream.on_bad_frame == "error":
+                raise
+            if self._stream.on_bad_frame == "skip":
+                for _ in range(taken.dropped + 1):
+                    self._stream.queue.drop()
+                return None
+            timing.problem = problem
+        return contract.write(message, timing).SerializeToString()
+
+    def close(self) -> None:
+        self._closed = True
+        for task in self._stream.tasks:
+            if task.tracker is not None:
+                task.tracker.close()
+
+
+# The new contract.
+
+
+class _V1:
+    def __init__(self, mask: str, response: Callable[..., Message]) -> None:
+        self._mask = mask
+        self._response = response
+
+    def read(self, raw: bytes) -> tuple[v1.Frame, bytes | memoryview]:
+        inner, rest = split_bytes(raw, 2)
+        if inner is not None and not rest:
+            data, rest = split_bytes(inner, 1)
+            frame: v1.Frame = parsed(v1.Frame, bytes(rest))
+            return frame, data if data is not None and not frame.data else frame.data
+        message: v1.StreamAnalyzeRequest = parsed(v1.StreamAnalyzeRequest, raw)
+        if message.WhichOneof("message") != "frame":
+            raise RequestError("frame must be set in every message after the first")
+        return message.frame, message.frame.data
+
+    def frame(self, message: v1.Frame, data: bytes | memoryview) -> Frame:
+        from tabml_grpc.convert import frame_from_v1
+
+        return frame_from_v1(message, data)
+
+    def write(self, message: v1.Frame | None, timing: Timing) -> Message:
+        from tabml_grpc.convert import results_to_v1
+
+        analysis = results_to_v1(timing.results if timing.problem is None else [], self._mask)
+        analysis.timestamp_ms = message.timestamp_ms if message is not None else 0
+        analysis.frame_number = message.frame_number if message is not None else 0
+        analysis.timing.decode_ms = timing.decode_ms
+        analysis.timing.inference_ms = timing.inference_ms
+        analysis.timing.queue_ms = timing.queue_ms
+        analysis.timing.dropped = timing.dropped
+        if timing.problem is not None:
+            analysis.error.code = timing.problem.code
+            analysis.error.message = str(timing.problem)
+        return self._response(analysis=analysis)
+
+
+def _tasks(given: Sequence[v1.TaskConfig]) -> list[Task]:
+    from tabml_grpc.convert import TASKS
+
+    if not 0 < len(given) <= _MAX_TASKS:
+        raise RequestError(f"tasks must be 1 to {_MAX_TASKS}, not {len(given)}")
+    if len({each.task for each in given}) < len(given):
+        raise RequestError("tasks must be different from each other")
+    for each in given:
+        if each.task not in TASKS:
+            raise RequestError(f"tasks.task={each.task} must be one of {sorted(TASKS)}")
+    return [_task(TASKS[each.task], each.config) for each in given]
+
+
+def _task(pipeline: Pipeline, config: v1.VisionConfig) -> Task:
+    from tabml_grpc.convert import mask_format, options_from_v1
+
+    options = options_from_v1(config)
+    for name in options:
+        pipeline.option(name)
+    return Task(pipeline, options, config.model, mask_format(config.mask_format))
+
+
+def _mask(tasks: Sequence[Task]) -> str:
+    return next((task.mask for task in tasks if task.pipeline.name == "image-segmentation"), "gray8")
+
+
+class VisionService:
+    """``tabml.v1.VisionService``."""
+
+    def __init__(self, vision: Vision) -> None:
+        self._vision = vision
+
+    async def Analyze(self, request: v1.AnalyzeRequest, call: Call) -> Answer:
+        """One picture."""
+        if not request.HasField("frame"):
+            raise RequestError("frame must be set")
+        tasks = _tasks(request.tasks)
+        return await self._vision.one(
+            request.frame, request.frame.data, tasks, _V1(_mask(tasks), v1.AnalyzeResponse), call
+        )
+
+    async def StreamAnalyze(self, messages: Raw, call: Call) -> None:
+        """A stream: its configuration first."""
+        from tabml.vision.live import FrameQueue
+
+        first = await anext(messages, None)
+        if first is None:
+            return
+        opening: v1.StreamAnalyzeRequest = parsed(v1.StreamAnalyzeRequest, first)
+        if opening.WhichOneof("message") != "config":
+            raise RequestError("config must be set in the first message")
+        config = opening.config
+        if config.drop_policy not in _DROP or config.on_bad_frame not in _BAD:
+            raise RequestError(
+                f"drop_policy={config.drop_policy}, on_bad_frame={config.on_bad_frame} must be from 0 to 3"
+            )
+        tasks = _tasks(config.tasks)
+        stream = Stream(
+            tasks,
+            FrameQueue(
+                cast("DropPolicy", _DROP[config.drop_policy]), max_fps=config.max_fps, max_age_ms=config.max_age_ms
+            ),
+            cast("BadFramePolicy", _BAD[config.on_bad_frame]),
+        )
+        await self._vision.many(stream, messages, _V1(_mask(tasks), v1.StreamAnalyzeResponse), call)
+
+
+# The old contract.
+
+
+class _Ml:
+    def __init__(self, pipeline: str, mask: str, config: v1.VisionConfig, arrived_ms: int = 0) -> None:
+        from tabml_grpc import convert
+
+        writers: dict[str, Callable[[Any], Any]] = {
+            "face-detection": convert.faces_to_ml,
+            "face-landmarks": convert.meshes_to_ml,
+            "hand-landmarks": convert.hands_to_ml,
+            "pose-landmarks": convert.poses_to_ml,
+            "image-segmentation": lambda result: convert.mask_to_ml(result, mask),
+        }
+        self._write = writers[pipeline]
+        self._empty = _EMPTY[pipeline]
+        self._config = config
+        self._arrived_ms = arrived_ms
+
+    def read(self, raw: bytes) -> tuple[ml.VideoFrame, bytes | memoryview]:
+        data, rest = split_bytes(raw, 1)
+        message: ml.VideoFrame = parsed(ml.VideoFrame, bytes(rest))
+        return message, data if data is not None and not message.frame_data else message.frame_data
+
+    def frame(self, message: ml.VideoFrame | ml.ImageRequest, data: bytes | memoryview) -> Frame:
+        from tabml.vision.frame import Frame
+
+        size = {"width": message.width, "height": message.height}
+        if isinstance(message, ml.ImageRequest):
+            return Frame.from_named(data, message.format, **size, stride=self._config.stride)
+        stride = message.metadata.get("stride", "0") if message.metadata else "0"
+        if not stride.isdecimal() or len(stride) > 9:
+            raise FrameError(f"stride={stride[:40]!r} must be a whole number")
+        return Frame.from_named(
+            data,
+            message.format,
+            **size,
+            stride=int(stride),
+            timestamp_ms=message.timestamp_ms,
+            frame_number=message.frame_number,
+        )
+
+    def write(self, message: ml.VideoFrame | ml.ImageRequest | None, timing: Timing) -> Any:
+        response = self._write(timing.results[0]) if timing.problem is None else self._empty()
+        if isinstance(message, ml.VideoFrame):
+            response.timestamp_ms, response.frame_number = message.timestamp_ms, message.frame_number
+        elif message is not None:
+            config = self._config
+            response.timestamp_ms = config.timestamp_ms if config.HasField("timestamp_ms") else self._arrived_ms
+            response.frame_number = config.frame_number
+        stats = response.stats
+        stats.decode_ms, stats.inference_ms = timing.decode_ms, timing.inference_ms
+        stats.queue_ms, stats.dropped = timing.queue_ms, timing.dropped
+        if timing.problem is not None:
+            stats.error = f"[{timing.problem.code}] {timing.problem}"
+        return response
+
+
+_EMPTY: dict[str, Callable[[], Any]] = {
+    "face-detection": ml.FaceDetectionResponse,
+    "face-landmarks": ml.FaceMeshResponse,
+    "hand-landmarks": ml.HandDetectionResponse,
+    "pose-landmarks": ml.PoseDetectionResponse,
+    "image-segmentation": ml.SegmentationResponse,
+}
+
+
+def _config(call: Call) -> v1.VisionConfig:
+    given = call.metadata.get(OPTIONS, b"")
+    config: v1.VisionConfig = parsed(v1.VisionConfig, given if isinstance(given, bytes) else given.encode())
+    return config
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise OptionError(f"{name}={text[:40]!r} must be a number") from None
+
+
+def _choice(name: str, text: str, choices: Sequence[str]) -> str:
+    if text not in choices:
+        raise OptionError(f"{name}={text[:40]!r} must be one of {', '.join(choices)}")
+    return text
+
+
+def _ml_stream(pipeline: Pipeline, config: v1.VisionConfig, first: ml.VideoFrame) -> Stream:
+    """What the first frame's ``opt.*`` keys, and the metadata, ask for."""
+    from tabml.vision.live import FrameQueue
+
+    task = _task(pipeline, config)
+    said = {key[4:]: text for key, text in first.metadata.items() if key.startswith("opt.")}
+    drop = _choice("opt.drop_policy", said.pop("drop_policy", "latest"), ("latest", "oldest", "block"))
+    on_bad = _choice("opt.on_bad_frame", said.pop("on_bad_frame", "report"), ("error", "report", "skip"))
+    max_fps = _number("opt.max_fps", said.pop("max_fps", "0"))
+    max_age_ms = _number("opt.max_age_ms", said.pop("max_age_ms", "0"))
+    task.model_id = said.pop("model", task.model_id)
+    task.mask = _choice("opt.mask_format", said.pop("mask_format", task.mask), ("gray8", "float32", "png"))
+    task.options = {**task.options, **pipeline.parse(said)}
+    if not max_age_ms.is_integer():
+        raise OptionError(f"opt.max_age_ms={max_age_ms} must be a whole number")
+    queue: FrameQueue[bytes] = FrameQueue(cast("DropPolicy", drop), max_fps=max_fps, max_age_ms=int(max_age_ms))
+    return Stream([task], queue, cast("BadFramePolicy", on_bad))
+
+
+async def _again(first: bytes, messages: Raw) -> AsyncIterator[bytes]:
+    yield first
+    async for raw in messages:
+        yield raw
+
+
+class MediapipeService:
+    """``ml.MediapipeService``."""
+
+    def __init__(self, vision: Vision) -> None:
+        self._vision = vision
+
+    async def DetectFaces(self, request: ml.ImageRequest, call: Call) -> Answer:
+        """Faces in one picture."""
+        return await self._one("face-detection", request, call)
+
+    async def DetectHands(self, request: ml.ImageRequest, call: Call) -> Answer:
+        """Hands in one picture."""
+        return await self._one("hand-landmarks", request, call)
+
+    async def DetectPose(self, request: ml.ImageRequest, call: Call) -> Answer:
+        """Bodies in one picture."""
+        return await self._one("pose-landmarks", request, call)
+
+    async def StreamFaceDetection(self, messages: Raw, call: Call) -> None:
+        """Faces in a stream."""
+        await self._many("face-detection", messages, call)
+
+    async def StreamHandTracking(self, messages: Raw, call: Call) -> None:
+        """Hands in a stream."""
+        await self._many("hand-landmarks", messages, call)
+
+    async def StreamPoseTracking(self, messages: Raw, call: Call) -> None:
+        """Bodies in a stream."""
+        await self._many("pose-landmarks", messages, call)
+
+    async def StreamFaceMesh(self, messages: Raw, call: Call) -> None:
+        """Meshes in a stream."""
+        await self._many("face-landmarks", messages, call)
+
+    async def StreamSelfieSegmentation(self, messages: Raw, call: Call) -> None:
+        """Masks in a stream."""
+        await self._many("image-segmentation", messages, call)
+
+    async def _one(self, name: str, request: ml.ImageRequest, call: Call) -> Answer:
+        config = _config(call)
+        task = _task(PIPELINES[name], config)
+        return await self._vision.one(
+            request, request.image_data, [task], _Ml(name, task.mask, config, call.arrived_ms), call
+        )
+
+    async def _many(self, name: str, messages: Raw, call: Call) -> None:
+        first = await anext(messages, None)
+        if first is None:
+            return
+        config = _config(call)
+        stream = _ml_stream(PIPELINES[name], config, parsed(ml.VideoFrame, first))
+        contract = _Ml(name, stream.tasks[0].mask, config)
+        await self._vision.many(stream, _again(first, messages), contract, call)
