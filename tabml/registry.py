@@ -182,20 +182,19 @@ class ModelRegistry(Generic[Model]):
                 entry.loaded_at_ms = entry.last_used_at_ms = self._now_ms()
                 self._changed.notify_all()
         except BaseException as problem:
-            entry.problem = problem
             try:
                 if model is not None:
                     model.close()
             finally:
-                self._remove(entry)
+                self._remove(entry, problem)
             raise
         finally:
             forget()
         mine.check()
 
-    def _remove(self, entry: Entry[Model]) -> None:
+    def _remove(self, entry: Entry[Model], problem: BaseException | None = None) -> None:
         with self._changed:
-            entry.state, entry.model = "gone", None
+            entry.state, entry.model, entry.problem = "gone", None, problem
             del self._entries[entry.model_id]
             self._changed.notify_all()
 

@@ -60,6 +60,11 @@ class MethodCount:
     frames: int = 0
     frames_dropped: int = 0
 
+    def add_drops(self, dropped: int, counted: int) -> int:
+        """Count what a stream has dropped beyond ``counted``; gives what is counted now."""
+        self.frames_dropped += dropped - counted
+        return dropped
+
     def percentile(self, share: float) -> float:
         """Milliseconds within which ``share`` of the recent calls ended."""
         ordered = sorted(self.recent_ms)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 _MIB = 1 << 20
 _POLL_S = 0.2
 
@@ -53,6 +53,7 @@ def tune_allocator() -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, 16 * _MIB)
         libc.mallopt(_M_TRIM_THRESHOLD, 64 * _MIB)
         libc.mallopt(_M_TOP_PAD, 8 * _MIB)
+        libc.mallopt(_M_ARENA_MAX, 2)  # malloc_trim leaves the tops of further ones alone
 
 
 def return_memory() -> None:
@@ -73,6 +74,9 @@ def rss_bytes() -> int:
 
 def peak_rss_bytes() -> int:
     """The most resident memory this process ever had."""
+    # Before getrusage, whose figure begins with that of the process that started this one.
+    with suppress(OSError, ValueError, IndexError), open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -133,11 +137,3 @@ def watch_stdin(ended: Callable[[], object]) -> None:
         ended()
 
     threading.Thread(target=read, name="stdin-watch", daemon=True).start()
-
-
-def lower_priority(by: int) -> None:
-    """Make this thread wait for others when processors are short, so that the event loop comes first (Linux)."""
-    if sys.platform == "linux":
-        with suppress(OSError):
-            me = threading.get_native_id()
-            os.setpriority(os.PRIO_PROCESS, me, os.getpriority(os.PRIO_PROCESS, me) + by)

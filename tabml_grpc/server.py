@@ -25,7 +25,6 @@ from tabml.files import FileProvider, ResidentFiles, open_provider
 from tabml.files.catalog import AssembledFiles
 from tabml.files.fallback import FallbackProvider
 from tabml.pipelines import prewarm
-from tabml_grpc import process
 from tabml_grpc.calls import Call, CallClass, Calls, parsed
 from tabml_grpc.flags import Settings
 from tabml_grpc.logs import LogRing
@@ -43,7 +42,6 @@ _LOADS = 16
 _FILES = 8
 _FOLLOWERS = 16
 _LOAD_THREADS = 8
-_NICE = 1
 
 OPTIONS = (
     ("grpc.so_reuseport", 0),  # or an orphan and a new server share the port
@@ -129,9 +127,7 @@ class Server:
         self._settings = settings
         self._ring = ring
         self._loads = ThreadPoolExecutor(_LOAD_THREADS, thread_name_prefix="load")
-        self._workers = ThreadPoolExecutor(
-            os.cpu_count() or 1, thread_name_prefix="work", initializer=process.lower_priority, initargs=(_NICE,)
-        )
+        self._workers = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="work")
         self._calls = Calls(
             token=token,
             classes={

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -123,11 +123,13 @@ class Vision:
 
             return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    async def many(self, stream: Stream, messages: Raw, contract: Contract, call: Call) -> None:
-        """Answer a stream of frames, one at a time, in order; its models and trackers are let go with it."""
+    async def many(self, stream: Stream, messages: Raw, contract: Contract, call: Call, first: bytes = b"") -> None:
+        """Answer a stream of frames, ``first`` before ``messages``, one at a time; its trackers are let go with it."""
         loop = asyncio.get_running_loop()
         arrived, room = asyncio.Event(), asyncio.Event()
-        queue, count = stream.queue, call.count
+        queue, count, counted = stream.queue, call.count, 0
+        if first:
+            queue.offer(first)
         with ExitStack() as leases:
             await self._borrow(stream.tasks, leases, call)
             reader = asyncio.create_task(_fill(queue, messages, arrived, room))
@@ -144,21 +146,29 @@ class Vision:
                             arrived.clear()
                             await arrived.wait()
                         continue
-                    before = queue.dropped
                     answer = await loop.run_in_executor(self._executor, step.next)
                     room.set()
-                    count.frames_dropped += queue.dropped - before
+                    counted = count.add_drops(queue.dropped, counted)
                     if answer is not None:
                         count.frames += 1
                         await call.send(answer)
             finally:
                 reader.cancel()
-                await loop.run_in_executor(self._executor, step.close)
+                count.add_drops(queue.dropped, counted)
+                await _whatever_comes(loop.run_in_executor(self._executor, step.close))
 
     async def _borrow(self, tasks: Sequence[Task], leases: ExitStack, call: Call) -> None:
         for task in tasks:
             name = await self._models.ready(task.pipeline, task.model_id, task.options)
             task.model = leases.enter_context(self._models.borrow(name, call))
+
+
+async def _whatever_comes(work: asyncio.Future[None]) -> None:
+    """Wait for work that must be done, however often this call is cancelled: a job that waits would be called off."""
+    while not work.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(work)
+    work.result()
 
 
 async def _fill(queue: FrameQueue[bytes], messages: Raw, arrived: asyncio.Event, room: asyncio.Event) -> None:
@@ -455,12 +465,6 @@ def _ml_stream(pipeline: Pipeline, config: v1.VisionConfig, first: ml.VideoFrame
     return Stream([task], queue, cast("BadFramePolicy", on_bad))
 
 
-async def _again(first: bytes, messages: Raw) -> AsyncIterator[bytes]:
-    yield first
-    async for raw in messages:
-        yield raw
-
-
 class MediapipeService:
     """``ml.MediapipeService``."""
 
@@ -513,4 +517,4 @@ class MediapipeService:
         config = _config(call)
         stream = _ml_stream(PIPELINES[name], config, parsed(ml.VideoFrame, first))
         contract = _Ml(name, stream.tasks[0].mask, config)
-        await self._vision.many(stream, _again(first, messages), contract, call)
+        await self._vision.many(stream, messages, contract, call, first)

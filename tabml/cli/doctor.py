@@ -22,7 +22,7 @@ _EXTRAS = {
     "hub": ("huggingface_hub",),
     "text": ("torch", "transformers", "sentence-transformers"),
     "edge": ("ai-edge-litert", "litert-lm-api"),
-    "grpc": ("grpcio", "protobuf"),
+    "grpc": ("grpcio", "grpcio-health-checking", "grpcio-reflection", "grpcio-status", "protobuf"),
 }
 
 

@@ -39,7 +39,7 @@ class MemoryFile:
         self._link: str | None = None
         try:
             if hasattr(os, "memfd_create"):
-                self._descriptor = os.memfd_create(os.fsencode(f"tabml:{name.rpartition('/')[2]}")[:200], os.MFD_CLOEXEC)
+                self._descriptor = os.memfd_create(f"tabml:{name.rpartition('/')[2]}"[:60], os.MFD_CLOEXEC)
                 weakref.finalize(self, os.close, self._descriptor)
             else:
                 self._descriptor, self._link = tempfile.mkstemp(prefix="tabml-")

@@ -89,7 +89,8 @@ class FrameQueue(Generic[Item]):
                 if now < self._due:
                     self._drop()
                     return True
-                self._due = max(self._due + self._interval, now)
+                late = now - self._due
+                self._due = (self._due if late < self._interval else now) + self._interval
             if self.full:
                 if self._policy == "block":
                     return False

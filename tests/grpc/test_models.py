@@ -110,7 +110,7 @@ def test_options_of_the_load_are_the_defaults_of_calls(server: Child, jpeg: byte
         (v1.LoadModelRequest(model_id="a\0b"), INVALID, ["model_id"]),
         (v1.LoadModelRequest(model_id="x" * 100_000), INVALID, ["model_id"]),
         (v1.LoadModelRequest(model_id=""), INVALID, ["model_id"]),
-        (v1.LoadModelRequest(model_id="mine", pipeline="face-detection", file="../x"), INVALID, ["path"]),
+        (v1.LoadModelRequest(model_id="mine", pipeline="face-detection", file="../x"), INVALID, ["file="]),
         (v1.LoadModelRequest(model_id="face_detector", options={"speed": "9"}), INVALID, ["speed"]),
         (v1.LoadModelRequest(model_id="face_landmarker", options={"num_faces": "0"}), INVALID, ["num_faces=0"]),
         (v1.LoadModelRequest(model_id="face_detector", architecture="resnet"), INVALID, ["architecture='resnet'"]),
@@ -157,6 +157,18 @@ def test_an_unload_waits_for_streams_or_cancels_them(jpeg: bytes) -> None:
         assert server.vision.DetectFaces(ml.ImageRequest(image_data=jpeg)).faces
         answer = server.v1_models.UnloadModels(v1.UnloadModelsRequest(all=True))
         assert list(answer.model_ids) == ["face_detector"]
+
+
+def test_memory_comes_back_when_models_go(jpeg: bytes) -> None:
+    with serving() as server:
+        server.vision.DetectFaces(ml.ImageRequest(image_data=jpeg))
+        before = server.stats().rss_bytes
+        for method in ("StreamFaceMesh", "StreamHandTracking", "StreamPoseTracking", "StreamSelfieSegmentation"):
+            list(getattr(server.vision, method)(frames(jpeg, 3)))
+        full = server.stats().rss_bytes
+        answer = server.v1_models.UnloadModels(v1.UnloadModelsRequest(all=True))
+        assert full - before > 100 << 20
+        assert answer.rss_bytes - before < 80 << 20
 
 
 def test_what_to_unload_must_be_said(server: Child) -> None:

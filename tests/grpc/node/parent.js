@@ -369,8 +369,18 @@ const scenarios = {
 async function main() {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { raw: { type: 'string' }, 'only-ml': { type: 'boolean', default: false } },
+    options: {
+      raw: { type: 'string' },
+      'only-ml': { type: 'boolean', default: false },
+      serve: { type: 'string' }, // a folder: only serve its files, until stdin ends
+    },
   });
+  if (values.serve) {
+    const { port } = await serveFiles(values.serve, values['only-ml'], []);
+    console.log(port);
+    process.stdin.resume().on('end', () => process.exit());
+    return;
+  }
   const [python, folder, pictureName] = positionals;
   const picture = fs.readFileSync(pictureName);
   const raw = values.raw ? readPpm(values.raw) : null;
