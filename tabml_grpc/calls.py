@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from tabml.errors import CapacityError, UnavailableHereError
+from tabml.errors import CallCancelledError, CapacityError, UnavailableHereError
 from tabml_grpc.statuses import (
     DrainingError,
     RequestError,
@@ -85,8 +85,6 @@ class Call:
         """By which it can be cancelled."""
         self.arrived_ms = int(time.time() * 1000)
         """Unix time, milliseconds."""
-        self.facts: dict[str, str] = {}
-        """What goes into ErrorInfo's metadata when it fails."""
         self._context = context
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
@@ -112,7 +110,6 @@ class Call:
 
 
 Unary = Callable[[Any, Call], Awaitable[Answer]]
-Streaming = Callable[[Any, Call], Awaitable[None]]
 
 
 class MethodDescriptor(Protocol):
@@ -149,8 +146,6 @@ class Calls:
 
     def cancel(self, request_id: str) -> int:
         """End the calls of a request id; gives how many there were."""
-        from tabml.errors import CallCancelledError
-
         found = tuple(self.running.get(request_id, ()))
         for call in found:
             call.end(CallCancelledError(f"request_id={request_id!r} was cancelled by another call"))
@@ -226,17 +221,17 @@ class Calls:
         self.running.setdefault(call.request_id, set()).add(call)
         try:
             self._admit(call, limit)
-            return await work(call)
+            answer = await work(call)
+            if context.cancelled():  # what a stream of requests looks like then is its end
+                code = grpc.StatusCode.CANCELLED
+            return answer
         except asyncio.CancelledError:
             if call.problem is None:  # the caller went away, or its deadline has passed
                 code = grpc.StatusCode.CANCELLED
                 raise
             code = await self._fail(context, call, call.problem)
         except Exception as problem:
-            if limit.limit and isinstance(problem, CapacityError):
-                call.facts.setdefault("limit", str(limit.limit))
-            code = status_of(problem)
-            await self._fail(context, call, problem)
+            code = await self._fail(context, call, problem)
         finally:
             self._forget(call)
             limit.active -= 1
@@ -269,7 +264,7 @@ class Calls:
             log.error("%s failed", call.method, exc_info=problem)
         else:
             log.debug("%s: %s %s", call.method, code.name, message_of(problem))
-        details = details_of(problem, {"request_id": call.request_id, **call.facts})
+        details = details_of(problem, {"request_id": call.request_id})
         with contextlib.suppress(grpc.aio.AbortError):
             await context.abort(code, message_of(problem), ((_DETAILS, details),))
         return code

@@ -331,7 +331,9 @@ def _mask(data: bytes, format: str, width: int, height: int, kind: str) -> NDArr
         pixels = np.ascontiguousarray(Frame.from_bytes(data).to_rgb()[:, :, 0])
     else:
         pixels = np.frombuffer(data, np.uint8).reshape(height, width)
-    return pixels if kind == "category" else pixels.astype(np.float32) / np.float32(255)
+    mask = pixels if kind == "category" else pixels.astype(np.float32) / np.float32(255)
+    mask.flags.writeable = False
+    return mask
 
 
 # The new contract.

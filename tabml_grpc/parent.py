@@ -15,7 +15,6 @@ from tabml.errors import (
     ModelFileNotFoundError,
     OptionError,
     ProviderAccessError,
-    ProviderError,
     ProviderTimeoutError,
     ProviderUnavailableError,
 )
@@ -119,15 +118,17 @@ class ParentFiles:
         """The files of a repository, sorted by path.
 
         Raises:
-            ModelFileNotFoundError: the parent has no such repository.
-            ProviderError: it can't list, or isn't there.
+            ModelFileNotFoundError: the parent has no such repository, or can't list.
+            ProviderError: it isn't there.
         """
         request = v1.ListFilesRequest(model_id=check_name("repo", repo), revision=revision or "")
         try:
             answer = self._list(request, timeout=LIST_S, metadata=self._metadata)
         except grpc.RpcError as problem:
             if problem.code() is grpc.StatusCode.UNIMPLEMENTED:
-                raise ProviderError(f"{repo}: the program at {self._address} can't list files; name them") from None
+                raise ModelFileNotFoundError(
+                    f"{repo}: the program at {self._address} can't list files; name them"
+                ) from None
             raise _translated(problem, repo, self._address) from None
         found = [
             FileInfo(

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -165,10 +165,15 @@ class Vision:
 
 async def _whatever_comes(work: asyncio.Future[None]) -> None:
     """Wait for work that must be done, however often this call is cancelled: a job that waits would be called off."""
+    cancelled: asyncio.CancelledError | None = None
     while not work.done():
-        with suppress(asyncio.CancelledError):
+        try:
             await asyncio.shield(work)
+        except asyncio.CancelledError as problem:
+            cancelled = problem
     work.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 async def _fill(queue: FrameQueue[bytes], messages: Raw, arrived: asyncio.Event, room: asyncio.Event) -> None:
@@ -240,8 +245,7 @@ class _Steps:
             if self._stream.on_bad_frame == "error":
                 raise
             if self._stream.on_bad_frame == "skip":
-                for _ in range(taken.dropped + 1):
-                    self._stream.queue.drop()
+                self._stream.queue.drop(taken)
                 return None
             timing.problem = problem
         return contract.write(message, timing).SerializeToString()

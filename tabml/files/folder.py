@@ -60,7 +60,7 @@ class Snapshot:
 
 
 def snapshot(
-    provider: FileProvider,
+    provider: FileProvider | ResidentFiles,
     repo: str,
     patterns: Sequence[str] = ("*",),
     *,

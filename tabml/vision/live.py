@@ -114,10 +114,11 @@ class FrameQueue(Generic[Item]):
                 return Waiting(item, (now - arrived) * 1000, dropped)
             return None
 
-    def drop(self) -> None:
-        """Count one frame that was taken and could not be answered."""
+    def drop(self, taken: Waiting[Item]) -> None:
+        """Count a frame that was taken and gets no answer; the next one tells of it, and of those it would have told."""
         with self._lock:
             self._drop()
+            self._fresh_drops += taken.dropped
 
     def _drop(self) -> None:
         self.dropped += 1
