@@ -197,7 +197,8 @@ def test_a_cancelled_stream_is_soon_gone(played: Play) -> None:
     assert cancel["before"]["active"] == 1
     assert cancel["ended"] == "CANCELLED"
     assert cancel["after"]["active"] == 0
-    assert cancel["after"]["by_code"] == {"CANCELLED": 1}
+    # gRPC may tell the server of the end of the frames before it tells of the cancel: then it was a stream that ended.
+    assert cancel["after"]["by_code"] in ({"CANCELLED": 1}, {"OK": 1})
     assert cancel["idle_ms"] < 5000
 
 
