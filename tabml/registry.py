@@ -93,6 +93,7 @@ class ModelRegistry(Generic[Model]):
         spec: Hashable,
         build: Callable[[Cancellation], Model],
         *,
+        any_spec: bool = False,
         cancellation: Cancellation | None = None,
     ) -> tuple[Entry[Model], bool]:
         """The entry of a model that is ready, and whether it was before.
@@ -101,6 +102,7 @@ class ModelRegistry(Generic[Model]):
             model_id: What callers call it.
             spec: Everything that makes it what it is.
             build: Makes it; called in this thread, and by one caller only. Its argument is set when it may stop.
+            any_spec: Take it as it is where it is loaded, or being loaded, with another ``spec``.
             cancellation: Set when this caller doesn't want it any more.
 
         Raises:
@@ -120,7 +122,7 @@ class ModelRegistry(Generic[Model]):
                 if known.state == "unloading" or known.stop.cancelled:
                     self._wait_for(partial(_is_settled, known), cancellation)
                     continue
-                if known.spec != spec:
+                if known.spec != spec and not any_spec:
                     raise ModelConflictError(
                         f"model_id={model_id!r} is loaded as {known.spec}, not as {spec}; unload it first"
                     )

@@ -63,7 +63,12 @@ class Models:
         return self._source
 
     async def load(
-        self, model_id: str, spec: ModelSpec, progress: Callable[[str, int, int | None], None] | None = None
+        self,
+        model_id: str,
+        spec: ModelSpec,
+        progress: Callable[[str, int, int | None], None] | None = None,
+        *,
+        any_spec: bool = False,
     ) -> tuple[Entry[Loaded], bool]:
         """The entry of a loaded model, and whether it was loaded before; cancelled with the call that waits."""
         cancellation = Cancellation()
@@ -80,7 +85,7 @@ class Models:
             return model
 
         def work() -> tuple[Entry[Loaded], bool]:
-            return self._registry.load(model_id, spec, build, cancellation=cancellation)
+            return self._registry.load(model_id, spec, build, any_spec=any_spec, cancellation=cancellation)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, work)
@@ -113,7 +118,7 @@ class Models:
             if model_id:
                 find(model_id)  # says what there is, when it is unknown
                 raise ModelNotLoadedError(f"model={model_id[:80]!r} is not loaded; call LoadModel first")
-            await self.load(wanted, model_spec(wanted))
+            await self.load(wanted, model_spec(wanted), any_spec=True)
         elif entry.model is not None and entry.model.pipeline is not pipeline:
             raise ModelKindError(
                 f"model={wanted!r} is a model for {entry.model.pipeline.name}, not for {pipeline.name}"

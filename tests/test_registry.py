@@ -297,6 +297,15 @@ def test_another_spec_is_a_conflict_until_the_model_is_unloaded(stage: Stage) ->
     assert stage.loaded("a", spec="large").closed == 0
 
 
+def test_who_takes_any_spec_gets_the_model_as_it_is(stage: Stage) -> None:
+    first = stage.load("a", spec="small")
+    second = stage.start(lambda op: stage.registry.load("a", "large", op.build, any_spec=True))
+    stage.end_build(first)
+    third = stage.start(lambda op: stage.registry.load("a", "large", op.build, any_spec=True))
+    assert first.result()[0] is second.result()[0] is third.result()[0]
+    assert stage.builds == [first]
+
+
 def test_a_load_that_nobody_waits_for_is_cancelled(stage: Stage) -> None:
     first, second = stage.load("a"), stage.load("a")
     assert first.stop is not None
