@@ -32,8 +32,9 @@ from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.models import ModelManagementService, Models, ModelService
 from tabml_grpc.parent import ParentFiles
 from tabml_grpc.runtime import PROTOCOL, RuntimeService
+from tabml_grpc.streams import Vision
 from tabml_grpc.v1 import models_pb2, runtime_pb2, vision_pb2
-from tabml_grpc.vision import MediapipeService, Vision, VisionService
+from tabml_grpc.vision import MediapipeService, VisionService
 
 log = logging.getLogger("tabml_grpc")
 

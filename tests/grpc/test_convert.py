@@ -27,8 +27,8 @@ from tabml.vision.results import (
 from tabml_grpc import convert
 from tabml_grpc.calls import MAX_RESPONSE
 from tabml_grpc.ml import ml_inference_pb2 as ml
+from tabml_grpc.streams import split_bytes
 from tabml_grpc.v1 import vision_pb2 as v1
-from tabml_grpc.vision import split_bytes
 
 FLOATS = st.floats(width=32, allow_nan=False)
 SIDE = st.integers(1, 20_000)

@@ -1,0 +1,250 @@
+"""Tasks on frames: one frame, or a stream whose newest frame wins, whatever contract it came by."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from google.protobuf.message import Message
+
+from tabml.errors import FrameError, InferenceError, TabmlError
+from tabml.pipelines import Pipeline, Value
+from tabml_grpc.calls import Answer, Call
+from tabml_grpc.models import Loaded, Models
+from tabml_grpc.statuses import RequestError
+
+if TYPE_CHECKING:
+    from tabml.vision._model import VisionModel
+    from tabml.vision.frame import Frame
+    from tabml.vision.live import FrameQueue
+
+BadFramePolicy = Literal["error", "report", "skip"]
+Raw = AsyncIterator[bytes]
+
+
+@dataclass(slots=True)
+class Task:
+    """One task of a call."""
+
+    pipeline: Pipeline
+    """What is to be found."""
+    options: Mapping[str, Value]
+    """The call's own options."""
+    model_id: str = ""
+    """The model; empty for the default."""
+    mask: str = "gray8"
+    """The format of masks."""
+    model: Loaded | None = None
+    """Borrowed for the call."""
+    tracker: VisionModel[Any] | None = None
+    """The stream's own."""
+
+    def answer(self, frame: Frame) -> Any:
+        """The result of one frame."""
+        assert self.model is not None
+        return self.model.answer(frame, self.options, self.tracker)
+
+
+@dataclass(slots=True)
+class Stream:
+    """How a stream wants to be served."""
+
+    tasks: Sequence[Task]
+    """What is to be found in each frame."""
+    queue: FrameQueue[bytes]
+    """What is kept and what is dropped; messages are read when their turn comes."""
+    on_bad_frame: BadFramePolicy
+    """What a frame that can't be used leads to."""
+
+
+@dataclass(slots=True)
+class Timing:
+    """How one frame fared, milliseconds."""
+
+    decode_ms: float = 0.0
+    inference_ms: float = 0.0
+    queue_ms: float = 0.0
+    dropped: int = 0
+    problem: TabmlError | None = None
+    results: list[Any] = field(default_factory=list)
+
+
+class Contract(Protocol):
+    """What differs between the two contracts: how a frame is read and an answer written."""
+
+    def read(self, raw: bytes) -> tuple[Any, bytes | memoryview]:
+        """The message of one frame, and its pixels."""
+        ...
+
+    def frame(self, message: Any, data: bytes | memoryview) -> Frame:
+        """Its frame."""
+        ...
+
+    def write(self, message: Any, timing: Timing) -> Message:
+        """The answer to it."""
+        ...
+
+
+class Vision:
+    """Runs tasks on frames: what both services stand on."""
+
+    def __init__(self, models: Models, executor: Executor) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            models: Where models are borrowed.
+            executor: As many threads as inference may take.
+        """
+        self._models = models
+        self._executor = executor
+
+    async def one(self, message: Any, data: bytes, tasks: Sequence[Task], contract: Contract, call: Call) -> Answer:
+        """The answer to one frame."""
+        arrived = time.monotonic()
+        with ExitStack() as leases:
+            await self._borrow(tasks, leases, call)
+
+            def work() -> bytes:
+                timing = Timing(queue_ms=(time.monotonic() - arrived) * 1000)
+                analyze(lambda: contract.frame(message, data), tasks, timing)
+                return contract.write(message, timing).SerializeToString()
+
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def many(self, stream: Stream, messages: Raw, contract: Contract, call: Call, first: bytes = b"") -> None:
+        """Answer a stream of frames, ``first`` before ``messages``, one at a time; its trackers are let go with it."""
+        loop = asyncio.get_running_loop()
+        arrived, room = asyncio.Event(), asyncio.Event()
+        queue, count, counted = stream.queue, call.count, 0
+        if first:
+            queue.offer(first)
+        with ExitStack() as leases:
+            await self._borrow(stream.tasks, leases, call)
+            reader = asyncio.create_task(_fill(queue, messages, arrived, room))
+            step = _Steps(stream, contract)
+            try:
+                await loop.run_in_executor(self._executor, step.open)
+                while True:
+                    if not len(queue):
+                        if reader.done():
+                            reader.result()
+                            if not len(queue):
+                                break
+                        else:
+                            arrived.clear()
+                            await arrived.wait()
+                        continue
+                    answer = await loop.run_in_executor(self._executor, step.next)
+                    room.set()
+                    counted = count.add_drops(queue.dropped, counted)
+                    if answer is not None:
+                        count.frames += 1
+                        await call.send(answer)
+            finally:
+                reader.cancel()
+                count.add_drops(queue.dropped, counted)
+                await _whatever_comes(loop.run_in_executor(self._executor, step.close))
+
+    async def _borrow(self, tasks: Sequence[Task], leases: ExitStack, call: Call) -> None:
+        for task in tasks:
+            name = await self._models.ready(task.pipeline, task.model_id, task.options)
+            task.model = leases.enter_context(self._models.borrow(name, call))
+
+
+async def _whatever_comes(work: asyncio.Future[None]) -> None:
+    """Wait for work that must be done, however often this call is cancelled: a job that waits would be called off."""
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError as problem:
+            cancelled = problem
+    work.result()
+    if cancelled is not None:
+        raise cancelled
+
+
+async def _fill(queue: FrameQueue[bytes], messages: Raw, arrived: asyncio.Event, room: asyncio.Event) -> None:
+    try:
+        async for raw in messages:
+            while not queue.offer(raw):
+                room.clear()
+                await room.wait()
+            arrived.set()
+    finally:
+        arrived.set()
+
+
+def analyze(read: Callable[[], Frame], tasks: Sequence[Task], timing: Timing) -> None:
+    """Decode a frame and run the tasks on it, noting the time."""
+    started = time.monotonic()
+    frame = read()
+    decoded = time.monotonic()
+    timing.decode_ms = (decoded - started) * 1000
+    timing.results = [task.answer(frame) for task in tasks]
+    timing.inference_ms = (time.monotonic() - decoded) * 1000
+
+
+def split_bytes(message: bytes | memoryview, field: int) -> tuple[memoryview | None, bytes | memoryview]:
+    """The first field of a message, not copied, and the rest, when the first field is bytes of number ``field``.
+
+    Pixels come first in every frame that is written in the order of the fields' numbers, as all libraries do; what
+    is written otherwise comes back whole as the rest.
+    """
+    view = memoryview(message)
+    if len(view) < 2 or view[0] != field << 3 | 2:
+        return None, message
+    size, at = 0, 1
+    while at < min(len(view), 6):
+        size |= (view[at] & 127) << 7 * (at - 1)
+        at += 1
+        if view[at - 1] < 128:
+            return (view[at : at + size], view[at + size :]) if at + size <= len(view) else (None, message)
+    return None, message
+
+
+class _Steps:
+    """The part of a stream that runs in threads, never two at a time."""
+
+    def __init__(self, stream: Stream, contract: Contract) -> None:
+        from tabml.vision.live import FrameClock
+
+        self._stream = stream
+        self._contract = contract
+        self._clock = FrameClock()
+        self._closed = False
+
+    def open(self) -> None:
+        for task in self._stream.tasks:
+            assert task.model is not None
+            task.tracker = task.model.tracker(task.options)
+
+    def next(self) -> bytes | None:
+        taken = self._stream.queue.take()
+        if taken is None or self._closed:
+            return None
+        timing = Timing(queue_ms=taken.queue_ms, dropped=taken.dropped)
+        contract = self._contract
+        message: Any = None
+        try:
+            message, data = contract.read(taken.item)
+            analyze(lambda: self._clock.order(contract.frame(message, data)), self._stream.tasks, timing)
+        except (FrameError, RequestError, InferenceError) as problem:
+            if self._stream.on_bad_frame == "error":
+                raise
+            if self._stream.on_bad_frame == "skip":
+                self._stream.queue.drop(taken)
+                return None
+            timing.problem = problem
+        return contract.write(message, timing).SerializeToString()
+
+    def close(self) -> None:
+        self._closed = True
+        for task in self._stream.tasks:
+            if task.tracker is not None:
+                task.tracker.close()
