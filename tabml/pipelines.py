@@ -325,6 +325,9 @@ def _make(
     return opened
 
 
+_Key = tuple[tuple[str, Value], ...]
+
+
 class LoadedVision:
     """A vision model that calls share: its bytes once, and as many native tasks as run at a time.
 
@@ -345,7 +348,7 @@ class LoadedVision:
         self.pipeline = PIPELINES[spec.pipeline]
         """What it is."""
         self._lock = threading.Lock()
-        self._idle: list[tuple[tuple[tuple[str, Value], ...], VisionModel[Any]]] = []
+        self._idle: list[tuple[_Key, VisionModel[Any]]] = []
         self._most_idle = os.cpu_count() or 1
         self._closed = False
 
@@ -366,18 +369,25 @@ class LoadedVision:
         Raises:
             OptionError: an option is unknown or not allowed.
         """
-        said = self._said(options)
-        key = tuple(sorted(said.items()))
-        with self._lock:
-            place = next((at for at, (known, _) in enumerate(self._idle) if known == key), None)
-            model = self._idle.pop(place)[1] if place is not None else None
-        if model is None:
-            model = _make(self.pipeline, self.spec.ref, said, self.files, stream=False)
+        key, model = self._lend(options)
         try:
-            yield model.load()
+            yield model
         except BaseException:
             model.close()
             raise
+        self._take_back(key, model)
+
+    def _lend(self, options: Mapping[str, Value] | None) -> tuple[_Key, VisionModel[Any]]:
+        said = self._said(options)
+        key = tuple(sorted(said.items()))
+        with self._lock:
+            for at, (known, model) in enumerate(self._idle):
+                if known == key:
+                    del self._idle[at]
+                    return key, model
+        return key, _make(self.pipeline, self.spec.ref, said, self.files, stream=False).load()
+
+    def _take_back(self, key: _Key, model: VisionModel[Any]) -> None:
         with self._lock:
             self._idle.append((key, model))
             late = [self._idle.pop(0)[1]] if len(self._idle) > self._most_idle or self._closed else []

@@ -35,6 +35,7 @@ from tabml_grpc.runtime import PROTOCOL, RuntimeService
 from tabml_grpc.streams import Vision
 from tabml_grpc.v1 import models_pb2, runtime_pb2, vision_pb2
 from tabml_grpc.vision import MediapipeService, VisionService
+from tabml_grpc.workers import Workers
 
 log = logging.getLogger("tabml_grpc")
 
@@ -128,7 +129,7 @@ class Server:
         self._settings = settings
         self._ring = ring
         self._loads = ThreadPoolExecutor(_LOAD_THREADS, thread_name_prefix="load")
-        self._workers = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="work")
+        self._workers = Workers(os.cpu_count() or 1)
         self._calls = Calls(
             token=token,
             classes={

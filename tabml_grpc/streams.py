@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -17,6 +16,7 @@ from tabml.pipelines import Pipeline, Value
 from tabml_grpc.calls import Answer, Call
 from tabml_grpc.models import Loaded, Models
 from tabml_grpc.statuses import RequestError
+from tabml_grpc.workers import Workers
 
 if TYPE_CHECKING:
     from tabml.vision._model import VisionModel
@@ -93,15 +93,15 @@ class Contract(Protocol):
 class Vision:
     """Runs tasks on frames: what both services stand on."""
 
-    def __init__(self, models: Models, executor: Executor) -> None:
+    def __init__(self, models: Models, workers: Workers) -> None:
         """Nothing is loaded yet.
 
         Args:
             models: Where models are borrowed.
-            executor: As many threads as inference may take.
+            workers: As many threads as inference may take.
         """
         self._models = models
-        self._executor = executor
+        self._workers = workers
 
     async def one(self, message: Any, data: bytes, tasks: Sequence[Task], contract: Contract, call: Call) -> Answer:
         """The answer to one frame."""
@@ -114,11 +114,10 @@ class Vision:
                 analyze(lambda: contract.frame(message, data), tasks, timing)
                 return contract.write(message, timing).SerializeToString()
 
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+            return await self._workers.run(work)
 
     async def many(self, stream: Stream, messages: Raw, contract: Contract, call: Call, first: bytes = b"") -> None:
         """Answer a stream of frames, ``first`` before ``messages``, one at a time; its trackers are let go with it."""
-        loop = asyncio.get_running_loop()
         arrived, room = asyncio.Event(), asyncio.Event()
         queue, count, counted = stream.queue, call.count, 0
         if first:
@@ -127,10 +126,11 @@ class Vision:
             await self._borrow(stream.tasks, leases, call)
             reader = asyncio.create_task(_fill(queue, messages, arrived, room))
             step = _Steps(stream, contract)
+            job: asyncio.Future[bytes | None] | None = None
             try:
-                await loop.run_in_executor(self._executor, step.open)
+                await self._workers.run(step.open)
                 while True:
-                    if not len(queue):
+                    if job is None and not len(queue):
                         if reader.done():
                             reader.result()
                             if not len(queue):
@@ -139,7 +139,9 @@ class Vision:
                             arrived.clear()
                             await arrived.wait()
                         continue
-                    answer = await loop.run_in_executor(self._executor, step.next)
+                    answer = await (job or self._workers.run(step.next))
+                    # The next frame is worked on while this answer is on its way.
+                    job = self._workers.run(step.next) if len(queue) else None
                     room.set()
                     counted = count.add_drops(queue.dropped, counted)
                     if answer is not None:
@@ -147,8 +149,10 @@ class Vision:
                         await call.send(answer)
             finally:
                 reader.cancel()
+                if job is not None:
+                    job.cancel()
                 count.add_drops(queue.dropped, counted)
-                await _whatever_comes(loop.run_in_executor(self._executor, step.close))
+                await _whatever_comes(self._workers.run(step.close))
 
     async def _borrow(self, tasks: Sequence[Task], leases: ExitStack, call: Call) -> None:
         for task in tasks:
@@ -217,12 +221,15 @@ class _Steps:
         self._stream = stream
         self._contract = contract
         self._clock = FrameClock()
+        self._order: Callable[[Frame], Frame] = lambda frame: frame  # for trackers only
         self._closed = False
 
     def open(self) -> None:
         for task in self._stream.tasks:
             assert task.model is not None
             task.tracker = task.model.tracker(task.options)
+            if task.tracker is not None:
+                self._order = self._clock.order
 
     def next(self) -> bytes | None:
         taken = self._stream.queue.take()
@@ -233,7 +240,7 @@ class _Steps:
         message: Any = None
         try:
             message, data = contract.read(taken.item)
-            analyze(lambda: self._clock.order(contract.frame(message, data)), self._stream.tasks, timing)
+            analyze(lambda: self._order(contract.frame(message, data)), self._stream.tasks, timing)
         except (FrameError, RequestError, InferenceError) as problem:
             if self._stream.on_bad_frame == "error":
                 raise

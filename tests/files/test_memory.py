@@ -81,6 +81,7 @@ class Source:
     def __init__(self, files: Mapping[str, bytes] | None = None) -> None:
         self.files = dict(files or {REF.path: CONTENT})
         self.opened: list[FileRef] = []
+        self.listed: list[tuple[str, str | None]] = []
         self.closed = 0
         self.promise: str | None = None
         self.stream: Callable[[bytes], FileStream] = lambda content: FileStream([content], size=len(content))
@@ -101,6 +102,7 @@ class Source:
         return stream
 
     def list(self, repo: str, revision: str | None = None) -> Sequence[FileInfo]:
+        self.listed.append((repo, revision))
         return [FileInfo(name) for name in self.files]
 
     def sha256(self, ref: FileRef) -> str | None:
@@ -518,12 +520,13 @@ def test_files_are_held_until_the_last_who_needs_them_closes() -> None:
 @frees_descriptors
 @pytest.mark.parametrize("ask", ["hold", "mapped", "open"])
 def test_closed_files_are_not_given(ask: str) -> None:
-    held = HeldFiles(ResidentFiles(Source()))
+    held = HeldFiles(ResidentFiles(source := Source()))
     view = held.mapped(REF)
     held.close()
     held.close()
     with pytest.raises(ModelClosedError, match="unloaded"):
         getattr(held, ask)(REF)
+    assert source.opened == [REF]
     assert bytes(view) == CONTENT
 
 
@@ -622,13 +625,16 @@ def content_of(folder: Snapshot) -> dict[str, bytes]:
 
 @frees_descriptors
 def test_a_folder_has_all_files_and_is_gone_when_it_is_closed() -> None:
+    before = descriptors()
     folder = snapshot(Source(FILES), "r")
+    assert len(descriptors() - before) == len(FILES)
     assert content_of(folder) == FILES
     assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
     assert folder.path.parent == Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())
     assert all(path.is_symlink() for path in folder.path.rglob("*.*"))
     folder.close()
     assert not folder.path.exists()
+    assert descriptors() <= before
     folder.close()
 
 
@@ -650,7 +656,8 @@ def test_what_was_opened_or_mapped_before_the_close_stays_valid(shelf: Path) -> 
         (["onnx/*"], {"onnx/model.onnx", "onnx/deep/er.json"}),
         (["config.json"], {"config.json"}),
         (["config.json", "*.json", "config.json"], {"config.json", "onnx/deep/er.json"}),
-        (["m?del.[rs]afetensors", "empty.txt"], {"model.safetensors", "empty.txt"}),
+        (["m?del.safetensors", "empty.txt"], {"model.safetensors", "empty.txt"}),
+        (["model.[rs]afetensors"], {"model.safetensors"}),
         ([], set()),
     ],
 )
@@ -698,14 +705,24 @@ def test_names_need_no_listing(shelf: Path) -> None:
 
 @frees_descriptors
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-@pytest.mark.parametrize("how", ["listed", "named", "optional"])
+@pytest.mark.parametrize("how", ["listed", "listed among others", "named", "optional"])
 def test_no_name_leads_out_of_the_folder(shelf: Path, name: str, how: str) -> None:
     source = Source({"good.txt": b"good", name: b"bad"})
-    patterns = {"listed": ["*"], "named": ["good.txt", name], "optional": ["good.txt"]}[how]
+    patterns = {"listed": ["*"], "listed among others": ["good*"], "named": ["good.txt", name]}.get(how, ["good.txt"])
     with pytest.raises(InvalidNameError):
         snapshot(source, "r", patterns, optional=[name] if how == "optional" else [])
     assert list(shelf.iterdir()) == []
     assert name not in {ref.path for ref in source.opened}
+
+
+@frees_descriptors
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_no_link_is_made_out_of_the_folder(shelf: Path, name: str) -> None:
+    with snapshot(Source(), "r", []) as folder:
+        with pytest.raises(InvalidNameError):
+            folder.link(name, "/dev/null")
+        assert content_of(folder) == {}
+        assert list(shelf.iterdir()) == [folder.path]
 
 
 @frees_descriptors
@@ -737,6 +754,8 @@ def test_a_revision_is_asked_for_everywhere(shelf: Path) -> None:
     source = Source(FILES)
     snapshot(source, "r", ["*.json"], optional=["empty.txt"], revision="v2").close()
     assert {ref.revision for ref in source.opened} == {"v2"}
+    assert {ref.path for ref in source.opened} == {"config.json", "onnx/deep/er.json", "empty.txt"}
+    assert source.listed == [("r", "v2")]
 
 
 def test_folders_share_the_files_that_are_in_memory(shelf: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -20,6 +21,13 @@ from tabml_grpc.v1 import models_pb2 as v1
 from tabml_grpc.v1 import runtime_pb2, vision_pb2
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Child]:
+    """A server whose models no other module has loaded."""
+    with serving() as child:
+        yield child
 
 
 def load(server: Child, model_id: str, **more: Any) -> Any:
