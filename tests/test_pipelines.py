@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import inspect
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tabml.vision
 from tabml.errors import (
+    CorruptModelError,
     InvalidNameError,
     ModelClosedError,
     ModelFileNotFoundError,
@@ -20,9 +26,9 @@ from tabml.errors import (
     TabmlError,
     UnavailableHereError,
 )
-from tabml.files import FileRef, HeldFiles, ResidentFiles, default_provider, load_catalog
-from tabml.pipelines import PIPELINES, LoadedVision, Option, Pipeline, find_pipeline, model_spec
-from tabml.vision import FaceDetector, Frame, PoseTracker
+from tabml.files import FileRef, HeldFiles, MemoryProvider, ResidentFiles, default_provider, load_catalog
+from tabml.pipelines import MAX_MODEL_ID, PIPELINES, LoadedVision, Option, Pipeline, find_pipeline, model_spec
+from tabml.vision import FaceDetector, Frame, HandDetector, HandTracker, PoseTracker
 
 HERE = [pipeline for pipeline in PIPELINES.values() if not pipeline.reason]
 
@@ -79,6 +85,45 @@ def test_texts_that_are_no_values_are_named(option: Any, text: str) -> None:
         Option(name="x", default=option, range="fine").parse(text)
 
 
+@given(st.text())
+def test_few_texts_are_true_or_false(text: str) -> None:
+    option = Option(name="x", default=True, range="fine")
+    if text.lower() in ("true", "1", "false", "0"):
+        assert option.parse(text) is (text.lower() in ("true", "1"))
+    else:
+        with pytest.raises(OptionError):
+            option.parse(text)
+
+
+@pytest.mark.parametrize("pipeline", HERE, ids=lambda pipeline: pipeline.name)
+def test_defaults_are_allowed_and_can_be_written(pipeline: Pipeline) -> None:
+    texts = {option.name: str(option.default) for option in pipeline.options}
+    values = pipeline.parse(texts)
+    assert values == {option.name: option.default for option in pipeline.options}
+    model = pipeline.default_model(values)
+    assert model == pipeline.default_model({}) == pipeline.models[0]
+    assert model_spec(model, options=values) == model_spec(model, options=texts)
+    with pytest.raises(
+        OptionError, match=rf"'speed' is not an option of {pipeline.name}; there are: .*{option_names(pipeline)}"
+    ):
+        pipeline.parse({"speed": "1"})
+
+
+def option_names(pipeline: Pipeline) -> str:
+    return ", ".join(option.name for option in pipeline.options)
+
+
+@pytest.mark.parametrize("pipeline", [one for one in PIPELINES.values() if one.reason], ids=lambda one: one.name)
+def test_what_comes_later_has_a_reason_and_nothing_else(pipeline: Pipeline) -> None:
+    assert pipeline.name in pipeline.reason
+    assert (pipeline.models, pipeline.options, pipeline.capabilities) == ((), (), ())
+
+
+def test_a_name_like_no_other_gets_no_guess() -> None:
+    with pytest.raises(PipelineNotFoundError, match="pipeline='qqqq' is not known; see ListPipelines"):
+        find_pipeline("qqqq")
+
+
 def test_default_models_follow_the_options() -> None:
     face, hands = PIPELINES["face-detection"], PIPELINES["hand-landmarks"]
     assert face.default_model({}) == "face_detector"
@@ -95,12 +140,49 @@ def test_a_model_of_the_providers_own_needs_its_pipeline_and_file() -> None:
     assert (spec.pipeline, spec.options) == ("pose-landmarks", (("num_poses", 2),))
 
 
+def test_a_model_of_the_catalog_needs_nothing_but_may_say_more() -> None:
+    file = load_catalog()["face_detector"].file
+    plain = model_spec("face_detector")
+    assert (plain.pipeline, plain.ref, plain.options) == ("face-detection", FileRef("face_detector", file), ())
+    for said in ({"pipeline": "face-detection"}, {"file": file}, {"architecture": "Face-Detection"}):
+        assert model_spec("face_detector", **said) == plain
+    assert model_spec("face_detector", architecture="FACE_DETECTOR") == plain
+    assert model_spec("face_detector", revision="v2").ref == FileRef("face_detector", file, "v2")
+    assert model_spec("face_detector", file="other.tflite").ref == FileRef("face_detector", "other.tflite")
+    assert model_spec("efficientdet_lite0", pipeline="face-detection").pipeline == "face-detection"
+    assert len(model_spec("x" * MAX_MODEL_ID, pipeline="face-detection", file="f").ref.repo) == 256
+
+
+def test_two_loads_are_the_same_however_they_are_said() -> None:
+    one = model_spec("hand_landmarker", options={"num_hands": "1", "min_tracking_confidence": "0.25"})
+    two = model_spec("hand_landmarker", options={"min_tracking_confidence": 0.25, "num_hands": 1})
+    assert one == two
+    assert hash(one) == hash(two)
+    assert one != model_spec("hand_landmarker", options={"num_hands": 1})
+    assert str(one).startswith("hand-landmarks hand_landmarker/")
+    assert str(one).endswith(" min_tracking_confidence=0.25, num_hands=1")
+
+
 @pytest.mark.parametrize(
     ("error", "word", "arguments"),
     [
         (InvalidNameError, "model_id", {"model_id": "../x"}),
         (InvalidNameError, "model_id", {"model_id": ""}),
-        (OptionError, "model_id", {"model_id": "x" * 400}),
+        (InvalidNameError, r"file='\.\./x'", {"model_id": "face_detector", "file": "../x"}),
+        (InvalidNameError, r"revision='v1/\.\.'", {"model_id": "face_detector", "revision": "v1/.."}),
+        (OptionError, "model_id", {"model_id": "x" * 257, "pipeline": "face-detection", "file": "f"}),
+        (ModelFileNotFoundError, "one of face_detector", {"model_id": "mine", "pipeline": "face-detection"}),
+        (ModelFileNotFoundError, "did you mean face_detector", {"model_id": "face_detectr"}),
+        (OptionError, "range='short'", {"model_id": "face_detector_full_range", "options": {"range": "short"}}),
+        (OptionError, "gestures=False", {"model_id": "gesture_recognizer", "options": {"gestures": "false"}}),
+        (OptionError, "kind='soft'", {"model_id": "selfie_segmenter", "options": {"kind": "soft"}}),
+        (OptionError, "num_hands='two'", {"model_id": "hand_landmarker", "options": {"num_hands": "two"}}),
+        (OptionError, "num_hands=2.5", {"model_id": "hand_landmarker", "options": {"num_hands": 2.5}}),
+        (
+            OptionError,
+            "min_tracking_confidence=nan",
+            {"model_id": "hand_landmarker", "options": {"min_tracking_confidence": "nan"}},
+        ),
         (ModelFileNotFoundError, "nothing", {"model_id": "nothing"}),
         (ModelFileNotFoundError, "mine", {"model_id": "mine", "pipeline": "face-detection"}),
         (PipelineNotFoundError, "pipeline='x'", {"model_id": "face_detector", "pipeline": "x"}),
@@ -137,6 +219,42 @@ def test_a_shared_model_answers_like_the_library(portrait: Any) -> None:
     model.close()
 
 
+def test_shared_hands_answer_like_the_library(pictures: Callable[[str], Path]) -> None:
+    frame = Frame.from_file(pictures("hand_thumb_up.jpg"))
+    model = opened("hand_landmarker")
+    with HandDetector(gestures=False) as detector, HandTracker(gestures=False) as reference:
+        (expected,), (followed,) = detector.detect(frame), reference.track(frame)
+    with ThreadPoolExecutor(2) as pool:
+        for (found,) in pool.map(lambda _: model.answer(frame, None, None), range(4)):
+            np.testing.assert_array_equal(found.landmarks, expected.landmarks)
+            assert (found.handedness, found.gesture) == (expected.handedness, None)
+    tracker = model.tracker({"num_hands": 2})
+    assert isinstance(tracker, HandTracker)
+    np.testing.assert_array_equal(model.answer(frame, None, tracker)[0].landmarks, followed.landmarks)
+    assert model.files.names == (model.spec.ref.path,)
+    tracker.close()
+    model.close()
+    assert model.files.names == ()
+
+
+def test_a_bad_model_is_told_at_its_load() -> None:
+    spec = model_spec("mine", pipeline="face-detection", file="f")
+    for content, error in ((b"not a model", CorruptModelError), (None, ModelFileNotFoundError)):
+        files = {("mine", "f"): content} if content is not None else {}
+        model = LoadedVision(spec, HeldFiles(ResidentFiles(MemoryProvider(files))))
+        with pytest.raises(error):
+            model.load()
+        model.close()
+
+
+def test_options_of_a_stream_are_checked_before_its_first_frame() -> None:
+    model = opened("face_detector")
+    for options in ({"speed": 1}, {"min_detection_confidence": 2}):
+        with pytest.raises(OptionError, match=r"speed|min_detection_confidence=2"):
+            model.tracker(options)
+    model.close()
+
+
 def test_each_stream_gets_a_tracker_of_its_own(portrait: Any) -> None:
     frame = Frame.from_file(portrait)
     model = opened("pose_landmarker_full")
@@ -162,6 +280,46 @@ def test_what_is_lent_while_the_model_is_closed_goes_when_it_comes_back() -> Non
     assert lent.closed
     with pytest.raises(ModelClosedError):
         model.answer(black, None, None)
+
+
+def test_a_task_is_lent_again_unless_its_call_failed() -> None:
+    model = opened("face_detector")
+    with model.detector() as first:
+        pass
+    with pytest.raises(ZeroDivisionError), model.detector() as second:
+        raise ZeroDivisionError
+    assert second is first
+    assert first.closed
+    with model.detector() as third:
+        assert third is not first
+        assert not third.closed
+    model.close()
+    assert third.closed
+
+
+def test_the_task_that_waited_longest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    model = opened("face_detector")
+    lent = []
+    for confidence in (0.5, 0.6, 0.7):
+        with model.detector({"min_detection_confidence": confidence}) as detector:
+            lent.append(detector)
+    assert [each.closed for each in lent] == [True, True, False]
+    model.close()
+
+
+def test_only_what_a_family_needs_is_prewarmed(run_python: Callable[..., Any]) -> None:
+    ended = run_python("""
+        import sys
+        from tabml.pipelines import prewarm
+        prewarm("text")
+        assert "tabml.vision" not in sys.modules
+        assert "/mediapipe/" not in open("/proc/self/maps").read()
+        prewarm("vision")
+        assert "/mediapipe/" in open("/proc/self/maps").read()
+        assert "cv2" in sys.modules
+    """)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_no_more_tasks_wait_than_there_are_processors(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,40 @@ def test_frames_over_the_rate_are_dropped(fps: float, kept: int) -> None:
     assert taken + queue.dropped == 90
 
 
+TICK = 1 / 1024
+"""Seconds that floats add without a rest."""
+rates = st.integers(0, 9).map(lambda power: 2.0**power)
+
+
+@given(rates, st.integers(1, 2000), st.integers(1, 50))
+def test_an_even_source_keeps_its_frames_or_gets_the_rate(fps: float, step: int, frames: int) -> None:
+    clock = Clock()
+    queue: FrameQueue[int] = FrameQueue("latest", max_fps=fps, clock=clock)
+    kept = 0
+    for number in range(frames):
+        clock.now = 64 + number * step * TICK
+        assert queue.offer(number)
+        kept += queue.take() is not None
+    expected = frames if step * TICK >= 1 / fps else 1 + int((frames - 1) * step * TICK * fps)
+    assert kept == expected
+    assert queue.dropped == frames - kept
+
+
+@given(rates, st.lists(st.integers(0, 3000), min_size=1, max_size=50))
+def test_no_source_gets_more_than_the_rate(fps: float, gaps: list[int]) -> None:
+    clock = Clock()
+    queue: FrameQueue[float] = FrameQueue("latest", max_fps=fps, clock=clock)
+    kept: list[float] = []
+    for gap in gaps:
+        clock.now += gap * TICK
+        queue.offer(clock.now)
+        if (found := queue.take()) is not None:
+            kept.append(found.item)
+    for first, start in enumerate(kept):
+        for last, end in enumerate(kept[first:], start=1):
+            assert last < (end - start) * fps + 2
+
+
 def test_the_rate_holds_after_a_pause() -> None:
     clock = Clock()
     queue: FrameQueue[int] = FrameQueue("latest", max_fps=1, clock=clock)
@@ -112,6 +147,77 @@ def test_frames_that_waited_too_long_are_dropped() -> None:
     assert found.queue_ms == pytest.approx(20)
 
 
+def test_a_frame_that_waited_just_as_long_as_it_may_is_taken() -> None:
+    clock = Clock()
+    queue: FrameQueue[str] = FrameQueue("latest", max_age_ms=500, clock=clock)
+    for waits, expected in ((0.5, 1), (0.5 + TICK, 0)):
+        queue.offer("frame")
+        clock.now += waits
+        assert (queue.take() is not None) == expected
+    assert queue.dropped == 1
+
+
+@given(
+    st.sampled_from(["latest", "oldest"]),
+    st.sampled_from([0, 4, 40]),
+    st.sampled_from([0, 50, 500]),
+    st.lists(st.tuples(st.booleans(), st.integers(0, 100)), max_size=60),
+)
+def test_limits_lose_no_count_and_give_no_old_frame(
+    policy: Any, max_fps: int, max_age_ms: int, acts: list[tuple[bool, int]]
+) -> None:
+    clock = Clock()
+    queue: FrameQueue[tuple[int, float]] = FrameQueue(policy, max_fps=max_fps, max_age_ms=max_age_ms, clock=clock)
+    offered, told, taken = 0, 0, []
+    for offer, pause_ms in acts:
+        clock.now += pause_ms / 1000
+        if offer:
+            full, dropped = queue.full, queue.dropped
+            assert queue.offer((offered, clock.now))
+            assert queue.dropped == dropped + full or max_fps
+            offered += 1
+        elif (found := queue.take()) is not None:
+            number, arrived = found.item
+            assert found.queue_ms == pytest.approx((clock.now - arrived) * 1000)
+            assert not max_age_ms or found.queue_ms <= max_age_ms
+            assert policy != "latest" or max_fps or number == offered - 1
+            taken.append(number)
+            told += found.dropped
+            assert told <= queue.dropped
+    while (found := queue.take()) is not None:
+        taken.append(found.item[0])
+        told += found.dropped
+    assert taken == sorted(set(taken))
+    assert offered == len(taken) + queue.dropped
+    queue.offer((offered, clock.now))
+    clock.now += 10
+    queue.offer((offered + 1, clock.now))
+    last = queue.take()
+    assert last is not None
+    assert told + last.dropped == queue.dropped
+
+
+def test_a_sender_and_a_taker_may_be_two_threads() -> None:
+    queue: FrameQueue[int] = FrameQueue("latest")
+    taken, told, sent = [], 0, threading.Event()
+
+    def send() -> None:
+        for number in range(5000):
+            queue.offer(number)
+        sent.set()
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    while not sent.is_set() or len(queue):
+        if (found := queue.take()) is not None:
+            taken.append(found.item)
+            told += found.dropped
+    sender.join()
+    assert taken == sorted(set(taken))
+    assert taken[-1] == 4999
+    assert told == queue.dropped == 5000 - len(taken)
+
+
 def test_a_frame_without_an_answer_is_told_of_by_the_next() -> None:
     queue: FrameQueue[str] = FrameQueue("latest")
     for item in "ab":
@@ -132,7 +238,9 @@ def test_a_frame_without_an_answer_is_told_of_by_the_next() -> None:
         ("latest", {"max_fps": -1}, "max_fps=-1"),
         ("latest", {"max_fps": float("nan")}, "max_fps=nan"),
         ("latest", {"max_fps": 1e9}, "max_fps"),
+        ("latest", {"max_fps": 1000.1}, r"max_fps=1000\.1"),
         ("latest", {"max_age_ms": -1}, "max_age_ms=-1"),
+        ("latest", {"max_age_ms": 86_400_001}, "max_age_ms=86400001"),
         ("block", {"max_age_ms": 5}, "block"),
         ("block", {"max_fps": 5}, "block"),
     ],
@@ -140,6 +248,22 @@ def test_a_frame_without_an_answer_is_told_of_by_the_next() -> None:
 def test_impossible_options_are_named(policy: Any, options: dict[str, Any], word: str) -> None:
     with pytest.raises(OptionError, match=word):
         FrameQueue(policy, **options)
+
+
+@pytest.mark.parametrize("options", [{"max_fps": 1000, "max_age_ms": 86_400_000}, {"max_fps": 0, "max_age_ms": 0}])
+def test_options_may_be_at_their_ends(options: dict[str, Any]) -> None:
+    queue: FrameQueue[int] = FrameQueue("oldest", **options)
+    assert queue.offer(1)
+    assert queue.take() is not None
+
+
+def test_a_frame_that_is_put_in_order_is_the_same_picture() -> None:
+    clock = FrameClock()
+    frame = Frame(pixels=np.zeros((2, 2, 3), np.uint8), format="rgb", timestamp_ms=5, frame_number=7)
+    assert clock.order(frame) is frame
+    again = clock.order(frame)
+    assert (again.timestamp_ms, again.frame_number, again.format) == (None, 7, "rgb")
+    assert np.shares_memory(again.pixels, frame.pixels)
 
 
 @given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1), max_size=20))
