@@ -14,6 +14,7 @@ from tabml.errors import (
     ModelKindError,
     OptionError,
     PipelineNotFoundError,
+    TabmlError,
     UnavailableHereError,
 )
 from tabml.files import FileRef, HeldFiles
@@ -372,6 +373,9 @@ class LoadedVision:
         key, model = self._lend(options)
         try:
             yield model
+        except TabmlError:  # a bad frame does no harm to the task
+            self._take_back(key, model)
+            raise
         except BaseException:
             model.close()
             raise

@@ -79,7 +79,9 @@ def test_texts_become_values(option: Any, text: str, value: Any) -> None:
     assert type(found) is type(value)
 
 
-@pytest.mark.parametrize(("option", "text"), [(True, "yes"), (1, "1.5"), (0.5, "half"), (1, "")])
+@pytest.mark.parametrize(
+    ("option", "text"), [(True, "yes"), (True, "no"), (True, "on"), (True, ""), (1, "1.5"), (0.5, "half"), (1, "")]
+)
 def test_texts_that_are_no_values_are_named(option: Any, text: str) -> None:
     with pytest.raises(OptionError, match=r"x='.*' must be fine"):
         Option(name="x", default=option, range="fine").parse(text)
@@ -342,3 +344,14 @@ def test_no_more_tasks_wait_than_there_are_processors(monkeypatch: pytest.Monkey
     assert sum(not each.closed for each in lent) == 2
     model.close()
     assert all(each.closed for each in lent)
+
+
+def test_a_bad_frame_costs_no_task() -> None:
+    model = opened("face_detector")
+    with model.detector() as first:
+        pass
+    with pytest.raises(TabmlError):
+        model.answer("no frame", None, None)  # type: ignore[arg-type]
+    with model.detector() as again:
+        assert again is first
+    model.close()

@@ -824,6 +824,12 @@ class RegistryMachine(RuleBasedStateMachine):
         slot.model, slot.unload, slot.unloading = None, None, False
         self._requeue(slot)
 
+    @rule(name=names, spec=specs)
+    def a_model_is_loaded_and_borrowed(self, name: str, spec: int) -> None:
+        self.load(name, spec)
+        self.the_build_ends(name, True)
+        self.borrow(name)
+
     @rule(name=names, pick=picks)
     def a_load_is_cancelled(self, name: str, pick: int) -> None:
         slot = self.slots[name]

@@ -750,6 +750,20 @@ def test_files_of_this_machine_are_linked_where_they_lie(shelf: Path, tmp_path: 
     assert list(shelf.iterdir()) == []
 
 
+def test_a_file_that_lies_at_a_relative_path_is_found_from_everywhere(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Near(Source):
+        def local_path(self, ref: FileRef) -> Path | None:
+            return Path(ref.path)
+
+    (tmp_path / "near.txt").write_bytes(b"near")
+    monkeypatch.chdir(tmp_path)
+    with snapshot(Near({"near.txt": b""}), "r") as folder:
+        monkeypatch.chdir("/")
+        assert content_of(folder) == {"near.txt": b"near"}
+
+
 def test_a_revision_is_asked_for_everywhere(shelf: Path) -> None:
     source = Source(FILES)
     snapshot(source, "r", ["*.json"], optional=["empty.txt"], revision="v2").close()

@@ -268,6 +268,12 @@ for answer in getattr(stub, sys.argv[3])(feed()):
 """
 
 
+def unloaded(server: Child) -> int:
+    """Memory without models: with them it swings by tens of megabytes, as trackers come and go."""
+    answer = server.v1_models.UnloadModels(models_pb2.UnloadModelsRequest(all=True))
+    return int(answer.rss_bytes)
+
+
 @pytest.mark.soak
 def test_a_mixed_load_with_killed_clients(portrait: Path, jpeg: bytes) -> None:
     """30 minutes, or as many as TABML_SOAK_MINUTES says."""
@@ -276,6 +282,8 @@ def test_a_mixed_load_with_killed_clients(portrait: Path, jpeg: bytes) -> None:
         growth(server, jpeg, 400)
         for method in ("StreamFaceMesh", "StreamHandTracking", "StreamPoseTracking", "StreamSelfieSegmentation"):
             list(getattr(server.vision, method)(frames(jpeg, 2)))
+        attack(server, jpeg, 400, 4)
+        at_rest = unloaded(server)
         before, dice, end, killed = server.stats(), random.Random(3), time.monotonic() + 60 * minutes, 0
         while time.monotonic() < end:
             method = dice.choice(["StreamFaceDetection", "StreamFaceMesh", "StreamHandTracking", "StreamPoseTracking"])
@@ -289,11 +297,11 @@ def test_a_mixed_load_with_killed_clients(portrait: Path, jpeg: bytes) -> None:
         server.until(lambda: not any(m.active for m in server.stats().methods if "Stream" in m.method), "streams end")
         after = server.stats()
         calls = sum(m.started for m in after.methods) - sum(m.started for m in before.methods)
-        grown = (after.rss_bytes - before.rss_bytes) / 2**20
+        grown = (unloaded(server) - at_rest) / 2**20
         print(f"\n{minutes:g} minutes: {calls} calls, {killed} clients killed, {grown:+.2f} MB")
         assert grown < 5 + 5 * calls / 10_000
-        assert after.threads <= before.threads + 4
-        assert after.file_descriptors <= before.file_descriptors + 2
+        assert after.threads <= before.threads + 20  # of models that are loaded after the load, and were not before
+        assert after.file_descriptors <= before.file_descriptors + 30
 
 
 def test_bad_pictures_in_a_row_leave_the_detector_alive(server: Child, jpeg: bytes) -> None:
