@@ -208,7 +208,7 @@ class _Transfer:
             chunk = self._next(allow_end=True)
             if chunk is None:
                 break
-            if last:
+            if last or not data:  # an empty one is the whole of an empty file
                 raise self._lie("chunks come after the last one")
             data, last = chunk[0], chunk[3]
         if self._received != self._total:

@@ -22,15 +22,24 @@ class Parent(grpc.GenericRpcHandler):
     def __init__(self, files: dict[tuple[str, str], bytes] | None = None, *, only_ml: bool = False) -> None:
         self.files = files or {}
         self.only_ml = only_ml
+        self.serves_nothing = False
         self.chunk = 1 << 20
         self.reply: Reply | None = None
         self.asked: list[str] = []
+        self.called: list[str] = []
+        """Methods, also those that it does not have."""
+        self.requests: list[Any] = []
+        self.listing: list[v1.ModelFile] | None = None
+        """In place of an honest listing."""
         self.tokens: list[str] = []
         self.ended = threading.Event()
         self.address = ""
 
     def service(self, details: Any) -> Any:
         name = details.method.rpartition("/")[2]
+        self.called.append(name)
+        if self.serves_nothing:
+            return None
         self.tokens += [value for key, value in details.invocation_metadata if key == "authorization"]
         if name == "GetModelFile":
             return grpc.unary_stream_rpc_method_handler(
@@ -54,6 +63,7 @@ class Parent(grpc.GenericRpcHandler):
 
     def _answer(self, model: str, path: str, request: Any, context: Any, kind: Any) -> Iterator[Any]:
         self.asked.append(path)
+        self.requests.append(request)
         context.add_callback(self.ended.set)
         if self.reply is not None:
             yield from self.reply(request, context)
@@ -69,6 +79,10 @@ class Parent(grpc.GenericRpcHandler):
             yield chunk
 
     def _list(self, request: Any, context: Any) -> Any:
+        self.asked.append(request.model_id)
+        self.requests.append(request)
+        if self.listing is not None:
+            return v1.ListFilesResponse(files=self.listing)
         found = [(path, content) for (model, path), content in self.files.items() if model == request.model_id]
         if not found:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no {request.model_id}")
@@ -76,14 +90,15 @@ class Parent(grpc.GenericRpcHandler):
 
 
 @contextmanager
-def listening(parent: Parent, port: int = 0) -> Iterator[Parent]:
-    """The parent on a port of the loopback."""
+def listening(parent: Parent, port: int = 0, at: str = "") -> Iterator[Parent]:
+    """The parent on a port of the loopback, or ``at`` another address of this machine."""
     server = grpc.server(
         ThreadPoolExecutor(12),
         handlers=[parent],
         options=[("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0)],
     )
-    parent.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
+    bound = server.add_insecure_port(at or f"127.0.0.1:{port}")
+    parent.address = at if at.startswith("unix:") else f"{at.rpartition(':')[0] or '127.0.0.1'}:{bound}"
     server.start()
     try:
         yield parent

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tabml.errors import FrameError, OptionError
 from tabml.vision import Frame
 from tabml.vision import landmarks as tables
 from tabml.vision.results import (
@@ -24,9 +28,10 @@ from tabml.vision.results import (
     Poses,
     Segmentation,
 )
-from tabml_grpc import convert
+from tabml_grpc import convert, vision
 from tabml_grpc.calls import MAX_RESPONSE
 from tabml_grpc.ml import ml_inference_pb2 as ml
+from tabml_grpc.statuses import RequestError
 from tabml_grpc.streams import split_bytes
 from tabml_grpc.v1 import vision_pb2 as v1
 
@@ -107,6 +112,9 @@ MASKS = st.tuples(st.integers(1, 30), st.integers(1, 30)).flatmap(
         )
     )
 )
+CONFIDENCES = st.tuples(st.integers(1, 30), st.integers(1, 30)).flatmap(
+    lambda size: hnp.arrays(np.float32, size, elements=st.floats(0, 1, width=32))
+)
 SPEED = settings(max_examples=25)
 
 
@@ -115,7 +123,8 @@ def same(left: Any, right: Any) -> None:
     assert type(left) is type(right)
     if isinstance(left, np.ndarray):
         assert left.dtype == right.dtype
-        np.testing.assert_array_equal(left, right)
+        assert left.shape == right.shape
+        assert left.tobytes() == right.tobytes()
         assert not right.flags.writeable
     elif hasattr(left, "__dataclass_fields__"):
         for name in left.__dataclass_fields__:
@@ -175,7 +184,36 @@ def test_masks_round_trip(result: Segmentation, format: str) -> None:
     same(result, again)
     assert convert.MASK_NAMES[analysis.mask.format] == format
     old = convert.mask_from_ml(sent(convert.mask_to_ml(result, format), result), result.kind)
-    np.testing.assert_array_equal(old.mask, result.mask)
+    same(replace(result, labels=old.labels), old)  # the old contract has no field for labels
+
+
+@SPEED
+@given(CONFIDENCES)
+def test_float32_keeps_every_confidence_and_a_byte_the_nearest_of_256(confidences: Any) -> None:
+    result = Segmentation(mask=confidences, kind="confidence", timestamp_ms=0, frame_number=0)
+    for format in ("float32", "gray8", "png"):
+        sent_again = [
+            convert.mask_from_ml(sent(convert.mask_to_ml(result, format), result), "confidence"),
+            convert.mask_from_v1(sent(convert.results_to_v1([result], format), result)),
+        ]
+        for again in sent_again:
+            assert again is not None
+            if format == "float32":
+                same(result, again)
+            else:
+                np.testing.assert_allclose(again.mask, confidences, rtol=0, atol=0.5 / 255 + 1e-6)
+
+
+def test_an_analysis_without_a_mask_has_none() -> None:
+    assert convert.mask_from_v1(v1.Analysis(width=3, height=4)) is None
+
+
+def test_a_mask_format_that_is_none_is_refused() -> None:
+    assert [convert.mask_format(number) for number in sorted(v1.MaskFormat.values())] == [
+        "gray8", "gray8", "float32", "png",
+    ]  # fmt: skip
+    with pytest.raises(OptionError, match="mask_format=4 must be from 0 to 3"):
+        convert.mask_format(4)
 
 
 @pytest.mark.parametrize("format", ["gray8", "float32"])
@@ -184,10 +222,19 @@ def test_a_mask_that_is_too_large_becomes_a_png(format: str) -> None:
     person[500:1500, 800:1700] = 1
     data, name = convert.mask_bytes(Segmentation(mask=person, kind="confidence"), format)
     assert name == "png"
-    assert len(data) < MAX_RESPONSE
+    assert len(data) < MAX_RESPONSE == 3.5 * 2**20
+    response = convert.mask_to_ml(Segmentation(mask=person, kind="confidence"), format)
+    assert response.ByteSize() < MAX_RESPONSE
+    assert np.array_equal(convert.mask_from_ml(response, "confidence").mask, person)
     noise = np.random.default_rng(1).random((2000, 2500), np.float32)
     with pytest.raises(RuntimeError, match="smaller frames"):
         convert.mask_bytes(Segmentation(mask=noise, kind="confidence"), format)
+
+
+def test_floats_that_are_too_many_become_bytes_before_they_become_a_png() -> None:
+    noise = np.random.default_rng(1).random((1000, 1500), np.float32)
+    data, name = convert.mask_bytes(Segmentation(mask=noise, kind="confidence"), "float32")
+    assert (name, len(data)) == ("gray8", noise.size)
 
 
 @SPEED
@@ -200,17 +247,60 @@ def test_frames_round_trip(data: st.DataObject, format: Any) -> None:
     frame = Frame(pixels=pixels, format=format, **numbers)
     message = v1.Frame.FromString(convert.frame_to_v1(frame).SerializeToString())
     same(frame, convert.frame_from_v1(message))
+    apart = memoryview(message.data)
+    message.ClearField("data")
+    same(frame, convert.frame_from_v1(message, apart))
 
 
+@SPEED
+@given(st.data(), st.sampled_from(["RGB", "BGR", "RGBA", "GRAY", "YUV420", "NV12"]))
+def test_every_raw_format_is_read_as_the_library_reads_it_with_its_padding(data: st.DataObject, name: str) -> None:
+    height, width = (2 * data.draw(st.integers(1, 8)) for _ in range(2))
+    row = width * {"RGBA": 4, "GRAY": 1, "YUV420": 1, "NV12": 1}.get(name, 3)
+    stride = 0 if name in ("YUV420", "NV12") else data.draw(st.sampled_from([0, row, row + 7]))
+    rows = height * 3 // 2 if name in ("YUV420", "NV12") else height
+    raw = data.draw(st.binary(min_size=(stride or row) * rows, max_size=(stride or row) * rows))
+    message = v1.Frame(
+        data=raw, format=v1.FrameFormat.Value(f"FRAME_FORMAT_{name}"), width=width, height=height, stride=stride
+    )
+    expected = Frame.from_raw(
+        raw, width=width, height=height, format=name.lower(), stride=stride or None, timestamp_ms=0, frame_number=0  # type: ignore[arg-type]
+    )  # fmt: skip
+    same(expected, convert.frame_from_v1(message))
+
+
+@pytest.mark.parametrize("name", ["jpeg", "png", "webp", "unspecified"])
+def test_every_encoded_format_is_read_by_its_first_bytes(name: Any) -> None:
+    picture = Frame.from_array(np.full((6, 4, 3), 90, np.uint8), "rgb")
+    encoded = picture.encode("png" if name == "unspecified" else name)
+    message = v1.Frame(data=encoded, format=v1.FrameFormat.Value(f"FRAME_FORMAT_{name.upper()}"))
+    np.testing.assert_allclose(convert.frame_from_v1(message).to_rgb(), picture.pixels, atol=3)
+
+
+def test_every_format_has_a_name_and_a_number_without_one_is_refused() -> None:
+    assert set(convert.FORMATS) == set(v1.FrameFormat.values())
+    with pytest.raises(FrameError, match="number 77"):
+        convert.frame_from_v1(v1.Frame(data=b"abc", format=77, width=1, height=1))  # type: ignore[arg-type]
+
+
+EXTRAS = {"model", "mask_format", "stride", "timestamp_ms", "frame_number"}
+"""What a configuration says that is no option of the library."""
+DRAWN = {
+    FieldDescriptor.TYPE_FLOAT: FLOATS.map(lambda value: float(str(np.float32(value)))),
+    FieldDescriptor.TYPE_INT32: st.integers(-(2**31), 2**31 - 1),
+    FieldDescriptor.TYPE_BOOL: st.booleans(),
+    FieldDescriptor.TYPE_STRING: st.text(max_size=5),
+}
 OPTIONS = st.fixed_dictionaries(
     {},
-    optional={
-        "min_detection_confidence": FLOATS.map(lambda value: float(str(np.float32(value)))),
-        "num_faces": st.integers(-(2**31), 2**31 - 1),
-        "blendshapes": st.booleans(),
-        "range": st.text(max_size=5),
-    },
+    optional={field.name: DRAWN[field.type] for field in v1.VisionConfig.DESCRIPTOR.fields if field.name not in EXTRAS},
 )
+
+
+def test_what_is_no_option_is_not_read_as_one() -> None:
+    message = v1.VisionConfig(model="m", mask_format=v1.MASK_FORMAT_PNG, stride=1, timestamp_ms=2, frame_number=3)
+    assert {field.name for field, _ in message.ListFields()} == EXTRAS
+    assert convert.options_from_v1(message) == {}
 
 
 @given(OPTIONS)
@@ -231,6 +321,52 @@ def test_landmarks_laid_out_at_once_are_what_protobuf_reads(values: Any) -> None
 @given(hnp.arrays(np.float32, st.integers(0, 300), elements=FLOATS))
 def test_packed_floats_are_what_protobuf_reads(values: Any) -> None:
     assert list(ml.FaceMesh.FromString(convert.packed(51, values)).transform) == values.tolist()
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 4095, 4096, 4097])
+def test_the_length_before_the_floats_is_right_where_it_grows_by_a_byte(count: int) -> None:
+    values = np.arange(count, dtype=np.float32)
+    for field, name in ((1, "landmarks"), (2, "blendshapes"), (3, "transform")):
+        assert list(getattr(v1.Mesh.FromString(convert.packed(field, values)), name)) == values.tolist()
+
+
+@SPEED
+@given(found(FaceMeshes, MESHES), found(Hands, HANDS), POSES, found(FaceDetections, FACES))
+def test_the_old_contract_says_all_that_it_can(meshes: Any, hands: Any, poses: Any, faces: Any) -> None:
+    for old in convert.meshes_to_ml(meshes).faces:
+        assert tuple(old.contours) == convert.contours()
+        assert len(old.contours) > 200
+        assert old.confidence == 1
+    for hand, old_hand in zip(hands, convert.hands_to_ml(hands).hands, strict=True):
+        assert [(sign.name, sign.confidence) for sign in old_hand.gestures] == (
+            [] if hand.gesture is None else [(hand.gesture, hand.gesture_score)]
+        )
+    for pose, old_pose in zip(poses, convert.poses_to_ml(poses).poses, strict=True):
+        seen = [(point.visibility, point.presence) for point in old_pose.landmarks]
+        assert seen == list(zip(pose.visibility.tolist(), pose.presence.tolist(), strict=True))
+        assert [(point.visibility, point.presence) for point in old_pose.world_landmarks] == seen
+        assert old_pose.confidence == np.float32(pose.score)
+    for face, old_face in zip(faces, convert.faces_to_ml(faces).faces, strict=True):
+        assert [point.name for point in old_face.keypoints] == list(tables.FACE_KEYPOINTS)
+        assert {point.confidence for point in old_face.keypoints} == {face.score}
+
+
+@SPEED
+@given(POSES)
+def test_the_new_contract_has_the_score_of_a_pose(result: Poses) -> None:
+    scores = [pose.score for pose in convert.results_to_v1([result]).poses]
+    assert scores == [np.float32(pose.score) for pose in result]
+
+
+def test_the_results_of_several_tasks_travel_in_one_analysis() -> None:
+    mask = Segmentation(mask=np.zeros((4, 3), np.uint8), kind="category")
+    box = Box(x=0.0, y=0.25, width=0.5, height=1.0)
+    face = FaceDetection(box=box, score=0.5, keypoints=np.zeros((6, 2), np.float32))
+    analysis = convert.results_to_v1([FaceDetections(items=(face,), width=3, height=4), mask])
+    assert (analysis.width, analysis.height, len(analysis.faces)) == (3, 4, 1)
+    found_mask = convert.mask_from_v1(analysis)
+    assert found_mask is not None
+    assert found_mask.mask.shape == (4, 3)
 
 
 FRAMES = st.builds(
@@ -262,3 +398,101 @@ def test_nothing_is_lost_of_any_bytes(raw: bytes, field: int) -> None:
         head = raw[: len(raw) - len(rest) - len(data)]
         assert head + bytes(data) + bytes(rest) == raw
         assert head[0] == field << 3 | 2
+
+
+@given(st.binary(max_size=300), st.data())
+def test_pixels_that_were_cut_off_are_not_taken(content: bytes, data: st.DataObject) -> None:
+    raw = ml.VideoFrame(frame_data=content + b"x", width=7).SerializeToString()
+    pixels, rest = split_bytes(raw, 1)
+    assert pixels is not None
+    end = len(raw) - len(rest)
+    cut = raw[: data.draw(st.integers(0, end - 1))]
+    assert split_bytes(cut, 1) == (None, cut)
+
+
+@pytest.mark.parametrize("length", [0, 1, 127, 128, 16383, 16384, 2097151, 2097152])
+def test_pixels_of_every_length_are_taken(length: int) -> None:
+    raw = ml.VideoFrame(frame_data=bytes(length), width=7).SerializeToString()
+    pixels, rest = split_bytes(raw, 1)
+    assert (0 if pixels is None else len(pixels)) == length
+    assert ml.VideoFrame.FromString(bytes(rest)) == ml.VideoFrame(width=7)
+
+
+@st.composite
+def spoilt(draw: st.DrawFn, messages: st.SearchStrategy[Any]) -> bytes:
+    """A message, or two of them, with some of its bytes changed, taken away or put in, or cut short."""
+    raw = bytearray(b"".join(each.SerializeToString() for each in draw(st.lists(messages, min_size=1, max_size=2))))
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(raw)))
+        raw[at : at + draw(st.integers(0, 2))] = draw(st.binary(max_size=2))
+    return bytes(raw[: draw(st.integers(0, len(raw)))] if draw(st.booleans()) else raw)
+
+
+def read_by(contract: Any, raw: bytes) -> tuple[Any, bytes] | None:
+    """The message and its pixels as the server reads them; None when it says that the bytes are no message."""
+    try:
+        message, data = contract.read(raw)
+    except RequestError:
+        return None
+    return message, bytes(data)
+
+
+def read_by_protobuf(kind: Any, raw: bytes) -> Any:
+    try:
+        return kind.FromString(raw)
+    except DecodeError:
+        return None
+
+
+@settings(max_examples=300)
+@given(spoilt(FRAMES))
+@example(b"\x0a\x01A\x0a\x01B")
+@example(b"\x12\x01A\x0a\x01B")
+@example(b"\x0a\x81\x80\x80\x80\x00A")
+@example(b"\x0a\x81\x80\x80\x80\x80\x00A")
+@example(b"\x0a\x81\x80\x80\x80\x80\x80\x80\x80\x80\x00A")
+@example(b"\x0a\x81\x80\x80\x80\x10A")
+@example(b"\x0a\x05A")
+@example(b"\x0a")
+@example(b"")
+def test_the_old_contract_reads_any_bytes_as_protobuf_does(raw: bytes) -> None:
+    expected = read_by_protobuf(ml.VideoFrame, raw)
+    got = read_by(vision._Ml("face-detection", "gray8", v1.VisionConfig()), raw)
+    if expected is None or got is None:
+        assert got is expected is None
+        return
+    message, data = got
+    assert data == expected.frame_data or not expected.frame_data, "of two fields the last counts, unless it is empty"
+    message.ClearField("frame_data")
+    expected.ClearField("frame_data")
+    assert message == expected
+
+
+REQUESTS = st.builds(
+    v1.StreamAnalyzeRequest,
+    frame=st.builds(
+        v1.Frame, data=st.binary(max_size=200), format=st.integers(0, 9), width=st.integers(0, 2**31 - 1), **NUMBERS
+    ),
+) | st.just(v1.StreamAnalyzeRequest(config=v1.StreamConfig(max_fps=5)))
+
+
+@settings(max_examples=300)
+@given(spoilt(REQUESTS))
+@example(b"")
+@example(b"\x12\x00")
+@example(b"\x12\x03\x0a\x01A\x12\x02\x18\x09")
+@example(b"\x12\x06\x0a\x01A\x0a\x01B")
+@example(b"\x12\x03\x0a\x01A\x0a\x00")
+@example(b"\x12\x03\x0a\x05A")
+def test_the_new_contract_reads_any_bytes_as_protobuf_does(raw: bytes) -> None:
+    expected = read_by_protobuf(v1.StreamAnalyzeRequest, raw)
+    got = read_by(vision._V1("gray8", v1.StreamAnalyzeResponse), raw)
+    if expected is None or expected.WhichOneof("message") != "frame" or got is None:
+        assert got is None
+        assert expected is None or expected.WhichOneof("message") != "frame"
+        return
+    message, data = got
+    assert data == expected.frame.data or not expected.frame.data
+    message.ClearField("data")
+    expected.frame.ClearField("data")
+    assert message == expected.frame

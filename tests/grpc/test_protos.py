@@ -138,7 +138,7 @@ def test_generated_code_is_what_the_protos_say(tmp_path: Path) -> None:
     )
     assert generated == committed
     for path in generated:
-        assert (tmp_path / path).read_text() == (ROOT / path).read_text(), f"{path}: run make protos"
+        assert (tmp_path / path).read_bytes() == (ROOT / path).read_bytes(), f"{path}: run make protos"
 
 
 def buf(*arguments: object, cwd: Path = PROTOS) -> subprocess.CompletedProcess[str]:
