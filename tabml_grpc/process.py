@@ -53,7 +53,8 @@ def tune_allocator() -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, 16 * _MIB)
         libc.mallopt(_M_TRIM_THRESHOLD, 64 * _MIB)
         libc.mallopt(_M_TOP_PAD, 8 * _MIB)
-        libc.mallopt(_M_ARENA_MAX, 2)  # malloc_trim leaves the tops of further ones alone
+        if "MALLOC_ARENA_MAX" not in os.environ:
+            libc.mallopt(_M_ARENA_MAX, 2)  # malloc_trim leaves the tops of further ones alone
 
 
 def return_memory() -> None:
