@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
@@ -14,23 +15,127 @@ from typing import TYPE_CHECKING
 from tabml.cancellation import Cancellation
 from tabml.errors import ModelFileNotFoundError, ProviderError
 from tabml.files.memory import HeldFiles, ResidentFiles
-from tabml.files.types import FileProvider, FileRef, LocalFiles, Progress, check_name
+from tabml.files.types import FileProvider, FileRef, Progress, check_name
 
 if TYPE_CHECKING:
     from typing import Self
 
+_SMALL = 1 << 20
+_AT_ONCE = 8
+
 
 class Snapshot:
-    """What :func:`snapshot` gives: a private folder of links, gone when closed.
+    """The files of one repository as a private folder of links, without writing one of them to disk; gone when closed.
 
-    What was opened or mapped before stays valid.
+    Files that lie on this machine are linked where they lie; all others are fetched into memory and linked there.
+    What was opened or mapped before the close stays valid.
     """
 
-    def __init__(self, files: HeldFiles) -> None:
+    def __init__(
+        self,
+        provider: FileProvider | ResidentFiles | HeldFiles,
+        repo: str,
+        *,
+        revision: str | None = None,
+        cancellation: Cancellation | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """An empty folder.
+
+        Args:
+            provider: Where files come from.
+            repo: The repository.
+            revision: The version, where the provider knows versions.
+            cancellation: Stops the transfer.
+            progress: Called with name, bytes done and bytes in all.
+        """
         memory = "/dev/shm"
-        self._files = files
+        if isinstance(provider, HeldFiles):
+            self._held, self._owned = provider, False
+        else:
+            resident = provider if isinstance(provider, ResidentFiles) else ResidentFiles(provider)
+            self._held, self._owned = HeldFiles(resident, cancellation=cancellation, progress=progress), True
+        self._repo, self._revision = check_name("repo", repo), revision
+        self._names: dict[str, FileRef] = {}
         self.path = Path(tempfile.mkdtemp(prefix="tabml-", dir=memory if os.access(memory, os.W_OK) else None))
         """The folder; only this user can enter it."""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The files in the folder, sorted."""
+        return tuple(sorted(self._names))
+
+    def listed(self, glob: str) -> list[str]:
+        """The repository's files that match ``glob``, as in ``*.json`` (``*`` also matches ``/``).
+
+        Raises:
+            ModelFileNotFoundError: none does.
+            InvalidNameError: the provider lists a name that leads out of the folder.
+            ProviderError: the provider can't list.
+        """
+        names = [check_name("path", info.path) for info in self._held.list(self._repo, self._revision)]
+        found = [name for name in names if fnmatchcase(name, glob)]
+        if not found:
+            raise ModelFileNotFoundError(f"{self._repo} has no file that matches {glob!r}")
+        return found
+
+    def add(self, names: Iterable[str] = (), *, optional: Iterable[str] = ()) -> None:
+        """Put files into the folder, several at a time.
+
+        Args:
+            names: Files that must be there.
+            optional: Files that may be missing.
+
+        Raises:
+            ModelFileNotFoundError: a file is missing.
+            InvalidNameError: a name leads out of the folder.
+            CallCancelledError: the cancellation was set.
+            ProviderError: the provider could not deliver.
+        """
+        wanted = {name: False for name in dict.fromkeys(optional) if name not in self._names}
+        wanted.update({name: True for name in names if name not in self._names})
+        refs = {name: FileRef(self._repo, name, self._revision) for name in wanted}
+        if len(refs) <= 1:
+            for name, ref in refs.items():
+                self._add(ref, wanted[name])
+            return
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fetch") as threads:
+            jobs = [threads.submit(self._add, ref, wanted[name]) for name, ref in refs.items()]
+            try:
+                for job in jobs:
+                    job.result()
+            except BaseException:
+                for job in jobs:
+                    job.cancel()
+                raise
+
+    def _add(self, ref: FileRef, needed: bool) -> None:
+        try:
+            local = self._held.local_path(ref)
+            self.link(ref.path, local.absolute() if local is not None else self._held.hold(ref).path)
+        except ModelFileNotFoundError:
+            if needed:
+                raise
+            return
+        self._names[ref.path] = ref
+
+    def read(self, name: str, max_bytes: int = _SMALL) -> bytes:
+        """The content of a small file of the folder.
+
+        Raises:
+            ModelFileNotFoundError: it isn't in the folder.
+            ProviderError: it has more than ``max_bytes``.
+        """
+        if name not in self._names:
+            raise ModelFileNotFoundError(f"{self._repo} has no {name}")
+        with open(self.path / name, "rb") as source:
+            content = source.read(max_bytes + 1)
+        if len(content) > max_bytes:
+            raise ProviderError(f"{self._repo}/{name} has more than {max_bytes} bytes")
+        return content
 
     def link(self, name: str, target: str | os.PathLike[str]) -> None:
         """Have ``name`` inside the folder lead to ``target``.
@@ -48,7 +153,11 @@ class Snapshot:
     def close(self) -> None:
         """Remove the folder and let go of the files; twice is fine."""
         shutil.rmtree(self.path, ignore_errors=True)
-        self._files.close()
+        if self._owned:
+            self._held.close()
+        for ref in self._names.values():
+            self._held.forget(ref)
+        self._names.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -60,7 +169,7 @@ class Snapshot:
 
 
 def snapshot(
-    provider: FileProvider | ResidentFiles,
+    provider: FileProvider | ResidentFiles | HeldFiles,
     repo: str,
     patterns: Sequence[str] = ("*",),
     *,
@@ -70,8 +179,6 @@ def snapshot(
     progress: Progress | None = None,
 ) -> Snapshot:
     """The files of a repository as a folder, without writing one of them to disk.
-
-    Files that lie on this machine are linked where they lie; all others are fetched into memory and linked there.
 
     Args:
         provider: Where files come from.
@@ -89,39 +196,12 @@ def snapshot(
         CallCancelledError: ``cancellation`` was set.
         ProviderError: the provider could not deliver.
     """
-    resident = provider if isinstance(provider, ResidentFiles) else ResidentFiles(provider)
-    source = resident.inner
-    held = HeldFiles(resident, cancellation=cancellation, progress=progress)
-    folder = Snapshot(held)
+    folder = Snapshot(provider, repo, revision=revision, cancellation=cancellation, progress=progress)
     try:
-        names = _names(source, repo, patterns, revision)
-        for name in names:
-            _add(folder, held, source, FileRef(repo, name, revision))
-        for name in dict.fromkeys(optional):
-            if name in names:
-                continue
-            try:
-                _add(folder, held, source, FileRef(repo, name, revision))
-            except ModelFileNotFoundError:
-                continue
+        globs = [pattern for pattern in patterns if any(sign in pattern for sign in "*?[")]
+        named = [pattern for pattern in patterns if pattern not in globs]
+        folder.add([*named, *(name for glob in globs for name in folder.listed(glob))], optional=optional)
     except BaseException:
         folder.close()
         raise
     return folder
-
-
-def _names(provider: FileProvider, repo: str, patterns: Sequence[str], revision: str | None) -> Sequence[str]:
-    globs = [pattern for pattern in patterns if any(sign in pattern for sign in "*?[")]
-    names = dict.fromkeys(pattern for pattern in patterns if pattern not in globs)
-    listed = [check_name("path", info.path) for info in provider.list(repo, revision)] if globs else []
-    for glob in globs:
-        found = [name for name in listed if fnmatchcase(name, glob)]
-        if not found:
-            raise ModelFileNotFoundError(f"{repo} has no file that matches {glob!r}")
-        names.update(dict.fromkeys(found))
-    return list(names)
-
-
-def _add(folder: Snapshot, held: HeldFiles, source: FileProvider, ref: FileRef) -> None:
-    local = source.local_path(ref) if isinstance(source, LocalFiles) else None
-    folder.link(ref.path, local.absolute() if local is not None else held.hold(ref).path)

@@ -10,13 +10,24 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from tabml.cancellation import Cancellation
 from tabml.errors import CapacityError, ModelClosedError, ProviderError, ProviderUnavailableError
-from tabml.files.types import CHUNK_BYTES, Checksums, FileInfo, FileProvider, FileRef, FileStream, Progress, verify
+from tabml.files.types import (
+    CHUNK_BYTES,
+    Checksums,
+    FileInfo,
+    FileProvider,
+    FileRef,
+    FileStream,
+    LocalFiles,
+    Progress,
+    verify,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -203,6 +214,7 @@ class HeldFiles:
         self._files: dict[FileRef, MemoryFile] = {}
         self.fetch_seconds = 0.0
         """Spent waiting for files."""
+        self._bytes_forgotten = 0
 
     @property
     def bytes_held(self) -> int:
@@ -210,6 +222,11 @@ class HeldFiles:
         with self._lock:
             files = list(self._files.values())
         return sum(file.size for file in files)
+
+    @property
+    def bytes_fetched(self) -> int:
+        """The size of all files that are held, and of those that were forgotten."""
+        return self.bytes_held + self._bytes_forgotten
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -241,6 +258,12 @@ class HeldFiles:
                 self.fetch_seconds += self._clock() - started
         return file
 
+    def forget(self, ref: FileRef) -> None:
+        """Let go of one file; what was mapped of it stays valid."""
+        with self._lock:
+            file = self._files.pop(ref, None)
+            self._bytes_forgotten += file.size if file is not None else 0
+
     def _check_open(self) -> None:
         if self._closed:
             raise ModelClosedError("the model was unloaded; load it again")
@@ -257,6 +280,11 @@ class HeldFiles:
     def list(self, repo: str, revision: str | None = None) -> Sequence[FileInfo]:
         """What the provider lists."""
         return self._resident.inner.list(repo, revision)
+
+    def local_path(self, ref: FileRef) -> Path | None:
+        """The file itself, where the provider has it on disk."""
+        inner = self._resident.inner
+        return inner.local_path(ref) if isinstance(inner, LocalFiles) else None
 
     def close(self) -> None:
         """Let go of all files."""

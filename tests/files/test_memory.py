@@ -796,7 +796,8 @@ def test_a_transfer_into_a_folder_can_be_watched_and_cancelled(shelf: Path) -> N
 
     with pytest.raises(CallCancelledError, match="enough"):
         snapshot(Source(FILES), "r", ["config.json", "empty.txt"], cancellation=cancellation, progress=progress)
-    assert told == [("config.json", 2, 2)]
+    assert set(told) <= {("config.json", 2, 2), ("empty.txt", 0, 0)}  # several at a time
+    assert told
     assert list(shelf.iterdir()) == []
 
 
