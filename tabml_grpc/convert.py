@@ -126,7 +126,11 @@ def _varint(number: int) -> bytes:
 
 def packed(field: int, array: Float32) -> bytes:
     """A ``repeated float`` field as bytes of a message."""
-    content = np.ascontiguousarray(array, "<f4").tobytes()
+    return nested(field, np.ascontiguousarray(array, "<f4").tobytes())
+
+
+def nested(field: int, content: bytes) -> bytes:
+    """The bytes of a message as a field of another."""
     return _varint(field << 3 | 2) + _varint(len(content)) + content
 
 

@@ -17,11 +17,12 @@ from tabml.errors import (
     ModelInUseError,
     ModelKindError,
     ModelNotLoadedError,
+    OptionError,
 )
 from tabml.files import HeldFiles, ResidentFiles
 from tabml.files.catalog import find
 from tabml.files.types import CHUNK_BYTES, check_name
-from tabml.pipelines import PIPELINES, LoadedVision, ModelSpec, Pipeline, Value, model_spec
+from tabml.pipelines import Loaded, ModelSpec, Pipeline, Value, known_pipelines, model_spec, open_model
 from tabml.registry import Entry, ModelRegistry
 from tabml_grpc import process
 from tabml_grpc.calls import Call
@@ -32,13 +33,6 @@ from tabml_grpc.v1 import models_pb2 as v1
 UNLOAD_S = 10.0
 _MIB = 1 << 20
 _PROGRESS_S = 0.05
-
-
-class Loaded(LoadedVision):
-    """A model of the registry, with what its load cost."""
-
-    rss_bytes = 0
-    """Growth of the process while it was loaded."""
 
 
 class Models:
@@ -75,7 +69,7 @@ class Models:
 
         def build(stop: Cancellation) -> Loaded:
             before = process.rss_bytes()
-            model = Loaded(spec, HeldFiles(self._files, cancellation=stop, progress=progress))
+            model = open_model(spec, HeldFiles(self._files, cancellation=stop, progress=progress))
             try:
                 model.load()
             except BaseException:
@@ -125,6 +119,20 @@ class Models:
             )
         return wanted
 
+    def named(self, model_id: str) -> str:
+        """The loaded model that a call names; there is no default where models take gigabytes.
+
+        Raises:
+            OptionError: none is named.
+            ModelNotLoadedError: it isn't loaded.
+        """
+        if not model_id:
+            raise OptionError("model='' must name a loaded model")
+        if self._registry.get(model_id) is None:
+            check_name("model", model_id)
+            raise ModelNotLoadedError(f"model={model_id[:80]!r} is not loaded; call LoadModel first")
+        return model_id
+
     async def unload(self, model_id: str, *, cancel: bool, timeout_s: float) -> Entry[Loaded]:
         """Let go of a model and of its memory."""
 
@@ -167,14 +175,14 @@ def model_info(entry: Entry[Loaded], already: bool = True) -> v1.ModelInfo:
         model_id=entry.model_id,
         pipeline=model.pipeline.name,
         options={name: _text(value) for name, value in model.spec.options},
-        pipeline_class=model.pipeline.classes[0],
+        pipeline_class=model.pipeline.classes[0] or model.pipeline.factory.rpartition(":")[2],
         device="cpu",
         capabilities=model.pipeline.capabilities,
-        weights_bytes=model.files.bytes_held,
+        weights_bytes=model.files.bytes_fetched,
         rss_bytes=model.rss_bytes,
         load_seconds=entry.load_seconds,
         fetch_seconds=model.files.fetch_seconds,
-        bytes_fetched=model.files.bytes_held,
+        bytes_fetched=model.files.bytes_fetched,
         loaded_at_ms=entry.loaded_at_ms,
         last_used_at_ms=entry.last_used_at_ms,
         active_requests=entry.active,
@@ -274,7 +282,7 @@ class ModelService:
 
     async def ListPipelines(self, request: v1.ListPipelinesRequest, call: Call) -> v1.ListPipelinesResponse:
         """What can be loaded, and what will be."""
-        return v1.ListPipelinesResponse(pipelines=map(_pipeline, PIPELINES.values()))
+        return v1.ListPipelinesResponse(pipelines=map(_pipeline, known_pipelines().values()))
 
 
 def _pipeline(pipeline: Pipeline) -> v1.Pipeline:

@@ -33,7 +33,8 @@ from tabml_grpc.models import ModelManagementService, Models, ModelService
 from tabml_grpc.parent import ParentFiles
 from tabml_grpc.runtime import PROTOCOL, RuntimeService
 from tabml_grpc.streams import Vision
-from tabml_grpc.v1 import models_pb2, runtime_pb2, vision_pb2
+from tabml_grpc.text import Text, TextService, TransformersService
+from tabml_grpc.v1 import models_pb2, runtime_pb2, text_pb2, vision_pb2
 from tabml_grpc.vision import MediapipeService, VisionService
 from tabml_grpc.workers import Workers
 
@@ -189,7 +190,8 @@ class Server:
             self._stopping.set()
 
     def _prewarm(self) -> None:
-        for family in self._settings.services:
+        # Only what is cheap: torch takes 150 MB and seconds of processor time, and waits for a load or the RPC.
+        for family in {"vision"} & set(self._settings.services):
             try:
                 prewarm(family)
             except MissingExtraError as problem:
@@ -201,12 +203,22 @@ class Server:
         settings, calls = self._settings, self._calls
         vision = Vision(self._models, self._workers)
         runtime = RuntimeService(calls, self._models, settings, self._ring, self._loads, self.drain)
-        seeing = "vision" in settings.services
+        seeing, writing = "vision" in settings.services, "text" in settings.services
+        text = Text(self._models)
         nothing = object()
         v1_vision = vision_pb2.DESCRIPTOR.services_by_name["VisionService"]
         services: list[tuple[Any, object, Callable[[str], str]]] = [
             (ml.DESCRIPTOR.services_by_name["ModelManagementService"], ModelManagementService(self._models), _later),
-            (ml.DESCRIPTOR.services_by_name["TransformersService"], nothing, _later),
+            (
+                ml.DESCRIPTOR.services_by_name["TransformersService"],
+                TransformersService(text) if writing else nothing,
+                _later if writing else _disabled("text"),
+            ),
+            (
+                text_pb2.DESCRIPTOR.services_by_name["TextService"],
+                TextService(text) if writing else nothing,
+                _later if writing else _disabled("text"),
+            ),
             (runtime_pb2.DESCRIPTOR.services_by_name["RuntimeService"], runtime, _later),
             (models_pb2.DESCRIPTOR.services_by_name["ModelService"], ModelService(self._models), _later),
             (

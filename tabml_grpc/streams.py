@@ -7,18 +7,19 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from google.protobuf.message import Message
 
 from tabml.errors import FrameError, InferenceError, TabmlError
 from tabml.pipelines import Pipeline, Value
 from tabml_grpc.calls import Answer, Call
-from tabml_grpc.models import Loaded, Models
+from tabml_grpc.models import Models
 from tabml_grpc.statuses import RequestError
 from tabml_grpc.workers import Workers
 
 if TYPE_CHECKING:
+    from tabml.pipelines.vision import LoadedVision
     from tabml.vision._model import VisionModel
     from tabml.vision.frame import Frame
     from tabml.vision.live import FrameQueue
@@ -39,7 +40,7 @@ class Task:
     """The model; empty for the default."""
     mask: str = "gray8"
     """The format of masks."""
-    model: Loaded | None = None
+    model: LoadedVision | None = None
     """Borrowed for the call."""
     tracker: VisionModel[Any] | None = None
     """The stream's own."""
@@ -157,7 +158,7 @@ class Vision:
     async def _borrow(self, tasks: Sequence[Task], leases: ExitStack, call: Call) -> None:
         for task in tasks:
             name = await self._models.ready(task.pipeline, task.model_id, task.options)
-            task.model = leases.enter_context(self._models.borrow(name, call))
+            task.model = cast("LoadedVision", leases.enter_context(self._models.borrow(name, call)))
 
 
 async def _whatever_comes(work: asyncio.Future[None]) -> None:

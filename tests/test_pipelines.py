@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import threading
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tabml.text
 import tabml.vision
 from tabml.errors import (
     CorruptModelError,
@@ -27,7 +29,8 @@ from tabml.errors import (
     UnavailableHereError,
 )
 from tabml.files import FileRef, HeldFiles, MemoryProvider, ResidentFiles, default_provider, load_catalog
-from tabml.pipelines import MAX_MODEL_ID, PIPELINES, LoadedVision, Option, Pipeline, find_pipeline, model_spec
+from tabml.pipelines import MAX_MODEL_ID, PIPELINES, Option, Pipeline, find_pipeline, model_spec
+from tabml.pipelines.vision import LoadedVision
 from tabml.vision import FaceDetector, Frame, HandDetector, HandTracker, PoseTracker
 
 HERE = [pipeline for pipeline in PIPELINES.values() if not pipeline.reason]
@@ -35,6 +38,15 @@ HERE = [pipeline for pipeline in PIPELINES.values() if not pipeline.reason]
 
 @pytest.mark.parametrize("pipeline", HERE, ids=lambda pipeline: pipeline.name)
 def test_options_are_those_of_the_classes(pipeline: Pipeline) -> None:
+    if pipeline.family == "text":
+        module, _, name = pipeline.factory.partition(":")
+        kind = getattr(importlib.import_module(module), name)
+        signature = inspect.signature(kind).parameters
+        said = ("model", "files", "revision", "architecture", "truncate_dim")
+        expected = {key: each.default or "" for key, each in signature.items() if key not in said}
+        assert {option.name: option.default for option in pipeline.options} == expected
+        assert getattr(tabml.text, name) is kind
+        return
     for name in pipeline.classes:
         signature = inspect.signature(getattr(tabml.vision, name)).parameters
         expected = {key: each.default for key, each in signature.items() if key not in ("model", "files")}
@@ -48,12 +60,12 @@ def test_options_are_those_of_the_classes(pipeline: Pipeline) -> None:
 @pytest.mark.parametrize("pipeline", HERE, ids=lambda pipeline: pipeline.name)
 def test_models_are_in_the_catalog_and_capabilities_on_the_wire(pipeline: Pipeline) -> None:
     from tabml_grpc.ml import ml_inference_pb2
-    from tabml_grpc.v1 import vision_pb2
+    from tabml_grpc.v1 import text_pb2, vision_pb2
 
     assert set(pipeline.models) <= set(load_catalog())
     paths = {
         f"/{service.full_name}/{method.name}"
-        for file in (ml_inference_pb2, vision_pb2)
+        for file in (ml_inference_pb2, text_pb2, vision_pb2)
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }
@@ -65,8 +77,8 @@ def test_names_are_forgiving() -> None:
     assert find_pipeline("Face_Detection") is PIPELINES["face-detection"]
     with pytest.raises(PipelineNotFoundError, match=r"did you mean 'face-detection'\?"):
         find_pipeline("face-detecton")
-    with pytest.raises(UnavailableHereError, match="text-generation"):
-        find_pipeline("text-generation")
+    with pytest.raises(UnavailableHereError, match="iris-tracking"):
+        find_pipeline("iris-tracking")
 
 
 @pytest.mark.parametrize(
@@ -102,9 +114,10 @@ def test_defaults_are_allowed_and_can_be_written(pipeline: Pipeline) -> None:
     texts = {option.name: str(option.default) for option in pipeline.options}
     values = pipeline.parse(texts)
     assert values == {option.name: option.default for option in pipeline.options}
-    model = pipeline.default_model(values)
-    assert model == pipeline.default_model({}) == pipeline.models[0]
-    assert model_spec(model, options=values) == model_spec(model, options=texts)
+    model = pipeline.default_model(values) if pipeline.models else "org/model"
+    assert not pipeline.models or model == pipeline.default_model({}) == pipeline.models[0]
+    name = pipeline.name
+    assert model_spec(model, pipeline=name, options=values) == model_spec(model, pipeline=name, options=texts)
     with pytest.raises(
         OptionError, match=rf"'speed' is not an option of {pipeline.name}; there are: .*{option_names(pipeline)}"
     ):

@@ -14,6 +14,21 @@ DEBUG_VARIABLE = "TABML_DEBUG"
 """Environment variable: 1 shows the traceback of an error."""
 
 
+_TEXT = {
+    "generate": "continue a prompt",
+    "chat": "answer a message, or talk when none is given",
+    "embed": "vectors of texts",
+    "rank": "order documents (from the second TEXT on) by how well they answer a query (the first)",
+    "classify": "the model's labels of texts; --set labels=a,b for labels of your own",
+    "extract": "labelled pieces of texts, such as names",
+    "answer": "find the answer to a question (the first TEXT) in a context (the second)",
+    "fill": "words for the mask in a text",
+    "translate": "texts in another language: --set source=en --set target=de",
+    "summarize": "texts made short",
+    "tokenize": "texts as tokens",
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -62,6 +77,21 @@ def _parser() -> argparse.ArgumentParser:
     _model_options(track)
     track.set_defaults(run=_track)
 
+    for verb, words in _TEXT.items():
+        command = commands.add_parser(verb, help=words)
+        command.add_argument("texts", nargs="*" if verb == "chat" else "+", metavar="TEXT")
+        command.add_argument(
+            "--model", metavar="NAME|FOLDER|FILE", help="a name of the catalog or of --files, or a path"
+        )
+        command.add_argument("--files", metavar="URI", help="where models come from: dir:FOLDER, hub:, https://…")
+        command.add_argument("--device", default="auto")
+        command.add_argument("--dtype", default="auto")
+        command.add_argument("--quantization", choices=["int8", "int4"])
+        command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the call")
+        if verb in ("generate", "chat"):
+            command.add_argument("--json", action="store_true", help="the whole answer as JSON instead of its text")
+        command.set_defaults(run=_text, verb=verb)
+
     models = commands.add_parser("models", help="the models that tabml knows by name")
     actions = models.add_subparsers(required=True, metavar="ACTION")
     for name, words in (
@@ -104,6 +134,12 @@ def _track(options: argparse.Namespace) -> int:
     from tabml.cli.vision import track
 
     return track(options)
+
+
+def _text(options: argparse.Namespace) -> int:
+    from tabml.cli.text import run
+
+    return run(options)
 
 
 def _models(options: argparse.Namespace) -> int:

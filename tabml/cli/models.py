@@ -22,8 +22,13 @@ DEFAULTS = (
 
 
 def cached(entry: CatalogEntry) -> bool:
-    """True when the model is in the cache."""
-    return (cache_folder() / "blobs" / entry.sha256).is_file()
+    """True when the model is in the cache, with all of its files."""
+    return all((cache_folder() / "blobs" / each.sha256).is_file() for each in entry.files)
+
+
+def size_of(entry: CatalogEntry) -> int:
+    """Bytes of all files whose size is known."""
+    return sum(each.size or 0 for each in entry.files)
 
 
 def show(options: argparse.Namespace) -> int:
@@ -31,10 +36,10 @@ def show(options: argparse.Namespace) -> int:
     for entry in load_catalog().values():
         here = cached(entry)
         if options.json:
-            row = {"name": entry.name, "task": entry.task, "file": entry.file, "bytes": entry.size}
+            row = {"name": entry.name, "task": entry.task, "file": entry.file, "bytes": size_of(entry) or None}
             print(json.dumps({**row, "sha256": entry.sha256, "license": entry.license, "here": here}))
         else:
-            size = f"{entry.size / 1e6:6.1f} MB" if entry.size else " " * 9
+            size = f"{size_of(entry) / 1e6:6.1f} MB" if size_of(entry) else " " * 9
             print(f"{entry.name:28} {'here' if here else '-':5} {size}  {entry.task}")
     return 0
 
@@ -50,7 +55,7 @@ def pull(options: argparse.Namespace) -> int:
             for entry in [find(name) for name in options.names or DEFAULTS]:
                 try:
                     was_here = cached(entry)
-                    size = len(read_bytes(provider, entry.ref))
+                    size = sum(len(read_bytes(provider, each.ref)) for each in entry.files)
                 except TabmlError as problem:
                     report(problem)
                     failed = True
@@ -67,8 +72,10 @@ def verify(options: argparse.Namespace) -> int:
     for entry in load_catalog().values():
         if not cached(entry):
             continue
-        content = (cache_folder() / "blobs" / entry.sha256).read_bytes()
-        good = hashlib.sha256(content).hexdigest() == entry.sha256
+        good = all(
+            hashlib.sha256((cache_folder() / "blobs" / each.sha256).read_bytes()).hexdigest() == each.sha256
+            for each in entry.files
+        )
         bad += not good
         if options.json:
             print(json.dumps({"name": entry.name, "good": good}))

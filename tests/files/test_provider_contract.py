@@ -296,6 +296,7 @@ def test_the_real_catalog_is_well_formed() -> None:
         assert entry.license == "Apache-2.0"
         assert entry.task
         assert entry.model_card
-        assert entry.url is None or entry.url.startswith("https://storage.googleapis.com/mediapipe-models/")
+        official = ("https://storage.googleapis.com/mediapipe-models/", "https://huggingface.co/")
+        assert entry.url is None or entry.url.startswith(official)
         assert entry.url or entry.packages or entry.bundle
     assert len({entry.sha256 for entry in load_catalog().values()}) == len(load_catalog())

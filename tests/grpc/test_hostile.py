@@ -21,11 +21,11 @@ from child import Child, fails, frames, read_ready, serving
 from test_streams import Feed
 
 from tabml_grpc.ml import ml_inference_pb2 as ml
-from tabml_grpc.v1 import models_pb2, runtime_pb2, vision_pb2
+from tabml_grpc.v1 import models_pb2, runtime_pb2, text_pb2, vision_pb2
 
 SERVICES = [
     *ml.DESCRIPTOR.services_by_name.values(), *models_pb2.DESCRIPTOR.services_by_name.values(),
-    *vision_pb2.DESCRIPTOR.services_by_name.values(), *runtime_pb2.DESCRIPTOR.services_by_name.values(),
+    *vision_pb2.DESCRIPTOR.services_by_name.values(), *text_pb2.DESCRIPTOR.services_by_name.values(), *runtime_pb2.DESCRIPTOR.services_by_name.values(),
 ]  # fmt: skip
 HARMLESS = {"Drain", "StreamEvents", "UnloadModels", "UnloadModel"}
 """Left out: they do what they are told to."""

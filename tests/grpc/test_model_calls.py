@@ -106,7 +106,7 @@ def test_options_of_the_load_are_the_defaults_of_calls(server: Child, jpeg: byte
     [
         (v1.LoadModelRequest(model_id="no_such"), grpc.StatusCode.NOT_FOUND, ["no_such", "face_detector"]),
         (v1.LoadModelRequest(model_id="mine", pipeline="dreaming"), grpc.StatusCode.NOT_FOUND, ["pipeline='dreaming'"]),
-        (v1.LoadModelRequest(model_id="mine", pipeline="text-generation"), grpc.StatusCode.UNIMPLEMENTED, ["later"]),
+        (v1.LoadModelRequest(model_id="mine", pipeline="iris-tracking"), grpc.StatusCode.UNIMPLEMENTED, ["later"]),
         (v1.LoadModelRequest(model_id="mine", pipeline="face-detection"), grpc.StatusCode.NOT_FOUND, ["file"]),
         (
             v1.LoadModelRequest(model_id="face_detector", pipeline="pose-landmarks"),
@@ -214,9 +214,11 @@ def test_pipelines_are_listed_with_what_is_not_here_yet(server: Child) -> None:
     assert face.available
     assert face.models[0] == "face_detector"
     assert ("min_detection_confidence", "float", "0.5") in [(o.name, o.type, o.default) for o in face.options]
-    assert not listed["text-generation"].available
-    assert "later release" in listed["text-generation"].reason
+    assert listed["text-generation"].available
+    assert not listed["litert-lm"].available
+    assert "later release" in listed["litert-lm"].reason
     methods = {each.name: each for each in server.runtime.GetInfo(runtime_pb2.GetInfoRequest()).methods}
     assert methods["/ml.MediapipeService/DetectFaces"].available
-    assert not methods["/ml.TransformersService/GenerateText"].available
-    assert "later release" in methods["/ml.TransformersService/GenerateText"].reason
+    assert methods["/ml.TransformersService/GenerateText"].available
+    assert not methods["/ml.MediapipeService/StreamAutoFlip"].available
+    assert "later release" in methods["/ml.MediapipeService/StreamAutoFlip"].reason

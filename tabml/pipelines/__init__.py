@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import inspect
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, overload
 
 from tabml.errors import (
     ModelFileNotFoundError,
     ModelKindError,
     OptionError,
     PipelineNotFoundError,
-    TabmlError,
     UnavailableHereError,
 )
 from tabml.files import FileRef, HeldFiles
@@ -22,8 +21,34 @@ from tabml.files.catalog import find, load_catalog
 from tabml.files.types import check_name
 
 if TYPE_CHECKING:
-    from tabml.vision._model import VisionModel
-    from tabml.vision.frame import Frame
+    from typing import Self, Unpack
+
+    from tabml.files import FileProvider
+    from tabml.text import (
+        MaskFiller,
+        QuestionAnswerer,
+        Reranker,
+        Summarizer,
+        TextClassifier,
+        TextEmbedder,
+        TextGenerator,
+        TokenClassifier,
+        Tokenizer,
+        Translator,
+        ZeroShotClassifier,
+    )
+    from tabml.text._model import ModelSource, TextModel
+
+    class TextOptions(TypedDict, total=False):
+        """What every text model takes."""
+
+        files: FileProvider | None
+        revision: str | None
+        architecture: str | None
+        device: str
+        dtype: str
+        quantization: str | None
+
 
 Value = bool | int | float | str
 Family = Literal["vision", "text", "audio", "edge"]
@@ -74,6 +99,8 @@ class Pipeline:
     """What may be said when a model of it is opened."""
     classes: tuple[str, str] = ("", "")
     """Of :mod:`tabml.vision`: for single pictures, and for one stream."""
+    factory: str = ""
+    """Of other families: ``module:Class``."""
     verbs: tuple[str, str] = ("detect", "track")
     """Their methods."""
     capabilities: tuple[str, ...] = ()
@@ -126,6 +153,40 @@ def _later(family: Family, *names: str) -> tuple[Pipeline, ...]:
         Pipeline(name=name, family=family, reason=f"{name} comes with a later release of tabml") for name in names
     )
 
+
+def _text(
+    name: str, factory: str, *capabilities: str, models: tuple[str, ...] = (), options: tuple[Option, ...] = ()
+) -> Pipeline:
+    return Pipeline(
+        name=name,
+        family="text",
+        factory=f"tabml.text.{factory}",
+        models=models,
+        options=(*_PLACEMENT, *options),
+        capabilities=tuple(f"/tabml.v1.TextService/{rpc}" for rpc in capabilities),
+    )
+
+
+_PLACEMENT = (
+    Option(name="device", default="auto", range="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'"),
+    Option(name="dtype", default="auto", range="'auto', 'float32', 'bfloat16' or 'float16'"),
+    Option(name="quantization", default="", range="'int8', 'int4', or empty for none"),
+)
+_ENGINE = Option(name="engine", default="auto", range="'auto' or 'torch'")
+TEXT_PIPELINES = (
+    _text("text-generation", "generation:TextGenerator", "Generate", "Chat", "Infill", "Tokenize", "Detokenize",
+          models=("smollm2-135m-instruct",), options=(_ENGINE,)),
+    _text("feature-extraction", "embedding:TextEmbedder", "Embed", models=("all-minilm-l6-v2",)),
+    _text("text-ranking", "ranking:Reranker", "Rerank"),
+    _text("text-classification", "classification:TextClassifier", "Classify"),
+    _text("zero-shot-classification", "classification:ZeroShotClassifier", "Classify"),
+    _text("token-classification", "entities:TokenClassifier", "ExtractEntities"),
+    _text("translation", "translation:Translator", "Translate"),
+    _text("summarization", "summarization:Summarizer", "Summarize"),
+    _text("question-answering", "questions:QuestionAnswerer", "Answer"),
+    _text("fill-mask", "masks:MaskFiller", "FillMask"),
+    _text("tokenization", "tokenizer:Tokenizer", "Tokenize", "Detokenize"),
+)  # fmt: skip
 
 PIPELINES: Mapping[str, Pipeline] = {
     pipeline.name: pipeline
@@ -191,10 +252,7 @@ PIPELINES: Mapping[str, Pipeline] = {
             "object-detection-3d", "hair-segmentation", "template-matching", "auto-flip", "media-sequence",
             "image-classification", "image-feature-extraction", "image-to-text",
         ),
-        *_later(
-            "text", "text-generation", "feature-extraction", "text-ranking", "text-classification",
-            "zero-shot-classification", "token-classification", "translation", "summarization",
-        ),
+        *TEXT_PIPELINES,
         *_later(
             "audio", "automatic-speech-recognition", "text-to-speech", "audio-classification",
             "audio-feature-extraction",
@@ -205,6 +263,28 @@ PIPELINES: Mapping[str, Pipeline] = {
 """Every pipeline by name. The names of text and audio are the Hugging Face hub's."""
 
 
+@cache
+def _plugged_in() -> Mapping[str, Pipeline]:
+    """Pipelines of other packages: entry points of the group ``tabml.pipelines``, each a :class:`Pipeline`."""
+    from importlib import metadata
+
+    found = {}
+    for entry in metadata.entry_points(group="tabml.pipelines"):
+        try:
+            pipeline = entry.load()
+        except Exception as problem:
+            pipeline = Pipeline(name=entry.name, family="text", reason=f"{entry.value} failed: {problem}")
+        if not isinstance(pipeline, Pipeline):
+            pipeline = Pipeline(name=entry.name, family="text", reason=f"{entry.value} is not a Pipeline")
+        found[pipeline.name] = pipeline
+    return found
+
+
+def known_pipelines() -> Mapping[str, Pipeline]:
+    """:data:`PIPELINES`, and those of installed packages."""
+    return {**_plugged_in(), **PIPELINES}
+
+
 def find_pipeline(name: str) -> Pipeline:
     """A pipeline by name; ``_`` counts as ``-``, capitals as small letters.
 
@@ -212,11 +292,12 @@ def find_pipeline(name: str) -> Pipeline:
         PipelineNotFoundError: there is none of that name.
         UnavailableHereError: there is, but not in this release.
     """
-    pipeline = PIPELINES.get(name.lower().replace("_", "-"))
+    pipelines = known_pipelines()
+    pipeline = pipelines.get(name.lower().replace("_", "-"))
     if pipeline is None:
         import difflib
 
-        near = difflib.get_close_matches(name.lower(), PIPELINES, n=1)
+        near = difflib.get_close_matches(name.lower(), pipelines, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "see ListPipelines"
         raise PipelineNotFoundError(f"pipeline={name[:80]!r} is not known; {hint}")
     if pipeline.reason:
@@ -234,6 +315,8 @@ class ModelSpec:
     """Its file."""
     options: tuple[tuple[str, Value], ...] = ()
     """The defaults of calls that use it, sorted by name."""
+    architecture: str = ""
+    """The class or model type that it must be; empty for any."""
 
     def __str__(self) -> str:
         said = ", ".join(f"{name}={value!r}" for name, value in self.options)
@@ -254,9 +337,10 @@ def model_spec(
     Args:
         model_id: A model of the catalog, or one that only the provider knows.
         pipeline: A name of :data:`PIPELINES`; may be empty for models of the catalog.
-        architecture: Must be empty for vision models, which have one each.
+        architecture: For text models the class (``LlamaForCausalLM``) or model type (``llama``) that it must be;
+            empty for vision models, which have one each.
         options: The pipeline's options, as values or as texts.
-        file: The model's file; needed where it isn't in the catalog.
+        file: The model's file; needed for a vision model that isn't in the catalog, and for GGUF.
         revision: The version, where the provider knows versions.
 
     Raises:
@@ -283,12 +367,17 @@ def model_spec(
         if entry is None:
             find(model_id)  # says what there is
         raise OptionError(f"pipeline='' must be given for model_id={model_id!r}; see ListPipelines")
-    if architecture and architecture.lower() not in (chosen.name, model_id.lower()):
+    is_text = chosen.family == "text"
+    if architecture and not is_text and architecture.lower() not in (chosen.name, model_id.lower()):
         raise OptionError(f"architecture={architecture[:80]!r} must be empty: {chosen.name} has only one")
     if entry is not None and (not file or file == entry.file):
         ref = FileRef(model_id, entry.file, revision or None)
     elif file:
         ref = FileRef(model_id, file, revision or None)
+    elif is_text:
+        repo, _, name = model_id.rpartition("/")
+        gguf = name.endswith(".gguf") and repo
+        ref = FileRef(repo, name, revision or None) if gguf else FileRef(model_id, "config.json", revision or None)
     else:
         raise ModelFileNotFoundError(
             f"model_id={model_id!r} is not in the catalog; say its file, or take one of {', '.join(chosen.models)}"
@@ -297,137 +386,135 @@ def model_spec(
         name: chosen.option(name).parse(value) if isinstance(value, str) else value
         for name, value in (options or {}).items()
     }
-    _check_options(chosen, model_id, values)
-    return ModelSpec(pipeline=chosen.name, ref=ref, options=tuple(sorted(values.items())))
+    spec = ModelSpec(
+        pipeline=chosen.name,
+        ref=ref,
+        options=tuple(sorted(values.items())),
+        architecture=architecture if is_text else "",
+    )
+    _check_options(chosen, spec)
+    return spec
 
 
-def _check_options(pipeline: Pipeline, model_id: str, options: Mapping[str, Value]) -> None:
+def _check_options(pipeline: Pipeline, spec: ModelSpec) -> None:
     """Ask the class itself, which opens nothing yet."""
-    _make(pipeline, model_id, options, None, stream=False)
+    if pipeline.family == "vision":
+        from tabml.pipelines.vision import make
+
+        make(pipeline, spec.ref.repo, dict(spec.options), None, stream=False)
+    else:
+        from tabml.pipelines.text import make_text
+
+        make_text(pipeline, spec, None)
 
 
-def _make(
-    pipeline: Pipeline, model: str | FileRef, options: Mapping[str, Value], files: HeldFiles | None, *, stream: bool
-) -> VisionModel[Any]:
-    import tabml.vision
+@overload
+def open_pipeline(
+    task: Literal["text-generation"], model: ModelSource, *, engine: str = "auto", **options: Unpack[TextOptions]
+) -> TextGenerator: ...
+@overload
+def open_pipeline(
+    task: Literal["feature-extraction"], model: ModelSource, **options: Unpack[TextOptions]
+) -> TextEmbedder: ...
+@overload
+def open_pipeline(task: Literal["text-ranking"], model: ModelSource, **options: Unpack[TextOptions]) -> Reranker: ...
+@overload
+def open_pipeline(
+    task: Literal["text-classification"], model: ModelSource, **options: Unpack[TextOptions]
+) -> TextClassifier: ...
+@overload
+def open_pipeline(
+    task: Literal["zero-shot-classification"], model: ModelSource, **options: Unpack[TextOptions]
+) -> ZeroShotClassifier: ...
+@overload
+def open_pipeline(
+    task: Literal["token-classification"], model: ModelSource, **options: Unpack[TextOptions]
+) -> TokenClassifier: ...
+@overload
+def open_pipeline(task: Literal["translation"], model: ModelSource, **options: Unpack[TextOptions]) -> Translator: ...
+@overload
+def open_pipeline(task: Literal["summarization"], model: ModelSource, **options: Unpack[TextOptions]) -> Summarizer: ...
+@overload
+def open_pipeline(
+    task: Literal["question-answering"], model: ModelSource, **options: Unpack[TextOptions]
+) -> QuestionAnswerer: ...
+@overload
+def open_pipeline(task: Literal["fill-mask"], model: ModelSource, **options: Unpack[TextOptions]) -> MaskFiller: ...
+@overload
+def open_pipeline(task: Literal["tokenization"], model: ModelSource, **options: Unpack[TextOptions]) -> Tokenizer: ...
+@overload
+def open_pipeline(task: str, model: ModelSource, **options: Any) -> TextModel[Any]: ...
+def open_pipeline(task: str, model: ModelSource, **options: Any) -> TextModel[Any]:
+    """A text model by its task; nothing is fetched yet.
 
-    for name in options:
-        pipeline.option(name)
-    model_id = model.repo if isinstance(model, FileRef) else model
-    said = dict(options)
-    if "range" in said and (said["range"] == "full") != model_id.endswith("_full_range"):
-        raise OptionError(f"range={said['range']!r} is not what model_id={model_id!r} has")
-    if model_id == "hand_landmarker" and said.setdefault("gestures", False):
-        raise OptionError("gestures=True needs a gesture recognizer; model_id='hand_landmarker' is none")
-    if model_id == "gesture_recognizer" and not said.get("gestures", True):
-        raise OptionError("gestures=False needs model_id='hand_landmarker'; 'gesture_recognizer' is none")
-    kind = getattr(tabml.vision, pipeline.classes[stream])
-    opened: VisionModel[Any] = kind(model=model, files=files, **said)
+    Args:
+        task: A name of the family ``text`` in :func:`known_pipelines`, such as ``text-generation``.
+        model: As :class:`tabml.text.TextGenerator` takes it.
+        **options: ``files``, ``revision``, ``architecture``, ``device``, ``dtype``, ``quantization``.
+
+    Raises:
+        PipelineNotFoundError: there is no such task; the message names a close one.
+        ModelKindError: it is a task on pictures.
+        OptionError: an option is not allowed.
+    """
+    pipeline = find_pipeline(task)
+    if pipeline.family != "text":
+        tasks = ", ".join(each.name for each in known_pipelines().values() if each.family == "text")
+        raise ModelKindError(f"task={task!r:.80} is one of {pipeline.family}; tasks on text: {tasks}")
+    from tabml.pipelines.text import class_of
+
+    kind = class_of(pipeline)
+    unknown = sorted(set(options) - set(inspect.signature(kind).parameters))
+    if unknown:
+        raise OptionError(f"{unknown[0]!r:.80} is not an option of {pipeline.name}")
+    opened: TextModel[Any] = kind(model, **options)
     return opened
 
 
-_Key = tuple[tuple[str, Value], ...]
+class Loaded(Protocol):
+    """A model that calls share."""
 
-
-class LoadedVision:
-    """A vision model that calls share: its bytes once, and as many native tasks as run at a time.
-
-    What keeps nothing between frames is lent from a pool; a stream's tracker is made for it alone.
-    """
-
-    def __init__(self, spec: ModelSpec, files: HeldFiles) -> None:
-        """Nothing is fetched yet.
-
-        Args:
-            spec: Which model.
-            files: Where its files come from; closed with the model.
-        """
-        self.spec = spec
+    @property
+    def spec(self) -> ModelSpec:
         """What it was loaded with."""
-        self.files = files
-        """Its files in memory."""
-        self.pipeline = PIPELINES[spec.pipeline]
+        ...
+
+    @property
+    def files(self) -> HeldFiles:
+        """Its files, and what fetching them cost."""
+        ...
+
+    @property
+    def pipeline(self) -> Pipeline:
         """What it is."""
-        self._lock = threading.Lock()
-        self._idle: list[tuple[_Key, VisionModel[Any]]] = []
-        self._most_idle = os.cpu_count() or 1
-        self._closed = False
+        ...
 
-    def load(self) -> LoadedVision:
-        """Fetch the file and open one task, so that a bad model is told now.
+    rss_bytes: int
+    """Growth of the process while it was loaded, where that was measured."""
 
-        Raises:
-            TabmlError: as :meth:`tabml.vision.FaceDetector.load`.
-        """
-        with self.detector():
-            pass
-        return self
-
-    @contextmanager
-    def detector(self, options: Mapping[str, Value] | None = None) -> Iterator[VisionModel[Any]]:
-        """A model for single pictures, lent for one call.
-
-        Raises:
-            OptionError: an option is unknown or not allowed.
-        """
-        key, model = self._lend(options)
-        try:
-            yield model
-        except TabmlError:  # a bad frame does no harm to the task
-            self._take_back(key, model)
-            raise
-        except BaseException:
-            model.close()
-            raise
-        self._take_back(key, model)
-
-    def _lend(self, options: Mapping[str, Value] | None) -> tuple[_Key, VisionModel[Any]]:
-        said = self._said(options)
-        key = tuple(sorted(said.items()))
-        with self._lock:
-            for at, (known, model) in enumerate(self._idle):
-                if known == key:
-                    del self._idle[at]
-                    return key, model
-        return key, _make(self.pipeline, self.spec.ref, said, self.files, stream=False).load()
-
-    def _take_back(self, key: _Key, model: VisionModel[Any]) -> None:
-        with self._lock:
-            self._idle.append((key, model))
-            late = [self._idle.pop(0)[1]] if len(self._idle) > self._most_idle or self._closed else []
-        for each in late:
-            each.close()
-
-    def tracker(self, options: Mapping[str, Value] | None = None) -> VisionModel[Any] | None:
-        """A model of its own for one stream, which closes it; None where the pipeline keeps nothing between frames.
-
-        Raises:
-            OptionError: an option is unknown or not allowed.
-        """
-        said = self._said(options)
-        if self.pipeline.classes[0] == self.pipeline.classes[1]:
-            _make(self.pipeline, self.spec.ref, said, self.files, stream=False)
-            return None
-        return _make(self.pipeline, self.spec.ref, said, self.files, stream=True)
-
-    def answer(self, frame: Frame, options: Mapping[str, Value] | None, tracker: VisionModel[Any] | None) -> Any:
-        """The result of one frame, by the stream's tracker or else by one that is lent."""
-        if tracker is not None:
-            return getattr(tracker, self.pipeline.verbs[1])(frame)
-        with self.detector(options) as model:
-            return getattr(model, self.pipeline.verbs[0])(frame)
+    def load(self) -> Self:
+        """Fetch and open it."""
+        ...
 
     def close(self) -> None:
-        """Free the idle tasks and let go of the files; those that are lent go when they come back."""
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, []
-        for _, model in idle:
-            model.close()
-        self.files.close()
+        """Free it."""
+        ...
 
-    def _said(self, options: Mapping[str, Value] | None) -> dict[str, Value]:
-        return {**dict(self.spec.options), **(options or {})}
+
+def open_model(spec: ModelSpec, files: HeldFiles) -> Loaded:
+    """A model of any family; nothing is fetched before ``load``.
+
+    Args:
+        spec: Which model.
+        files: Where its files come from; closed with the model.
+    """
+    if find_pipeline(spec.pipeline).family == "vision":
+        from tabml.pipelines.vision import LoadedVision
+
+        return LoadedVision(spec, files)
+    from tabml.pipelines.text import LoadedText
+
+    return LoadedText(spec, files)
 
 
 def prewarm(family: str) -> None:
@@ -436,6 +523,12 @@ def prewarm(family: str) -> None:
     Raises:
         MissingExtraError: its extra is not installed.
     """
+    if family == "text":
+        from tabml.text._door import text_extra
+
+        with text_extra():
+            import tabml.text._torch.causal
+        return
     if family != "vision":
         return
     import tabml.vision

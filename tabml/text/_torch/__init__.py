@@ -1,0 +1,1 @@
+"""The one door to torch, transformers and sentence_transformers: nothing else imports them."""

@@ -1,0 +1,174 @@
+"""Keys and values of many sequences side by side, each in a slot of its own: written in place, kept for the next turn.
+
+transformers' own cache is one batch that begins and ends together, and copies everything at each token. Here a
+sequence can join and leave between two steps, and what a slot held stays until another sequence needs it: the next
+turn of a chat begins with the same tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers.cache_utils import Cache, DynamicLayer
+
+_FIRST_CAPACITY = 256
+
+
+class SlotCache(Cache):
+    """One tensor (slots, heads, capacity, head size) of keys and one of values for each layer.
+
+    Before a forward pass :meth:`one` or :meth:`many` says which slots it is for; after it :meth:`advance` counts the
+    new tokens.
+    """
+
+    def __init__(self, layers: int, most_tokens: int) -> None:
+        """Empty.
+
+        Args:
+            layers: Of the model.
+            most_tokens: Of one sequence.
+        """
+        super().__init__(layer_class_to_replicate=DynamicLayer)
+        self.lengths: list[int] = []
+        """Tokens in each slot."""
+        self._keys: list[torch.Tensor | None] = [None] * layers
+        self._values: list[torch.Tensor | None] = [None] * layers
+        self._most_tokens = most_tokens
+        self._capacity = 0
+        self._slots = 0
+        self._slot: int | None = None
+        self._at: torch.Tensor | None = None
+        self._rows: torch.Tensor | None = None
+        self._count = 0
+        self._longest = 0
+
+    def add_slot(self) -> int:
+        """A further slot, empty."""
+        self.lengths.append(0)
+        return len(self.lengths) - 1
+
+    def one(self, slot: int, tokens: int) -> None:
+        """The next pass has ``tokens`` further tokens of one sequence."""
+        self._slot = slot
+        self._reserve(self.lengths[slot] + tokens)
+
+    def many(self, count: int, device: torch.device) -> torch.Tensor:
+        """The next pass has one token of each of the first ``count`` slots.
+
+        Returns:
+            The mask for it, (count, 1, 1, tokens of the longest): True where a slot has a key.
+        """
+        self._slot = None
+        self._count = count
+        lengths = self.lengths[:count]
+        self._longest = max(lengths) + 1
+        self._reserve(self._longest)
+        self._at = torch.tensor(lengths, device=device)
+        self._rows = torch.arange(count, device=device)
+        return (torch.arange(self._longest, device=device)[None, :] <= self._at[:, None])[:, None, None, :]
+
+    def advance(self, tokens: int = 1) -> None:
+        """Count what the last pass added."""
+        if self._slot is not None:
+            self.lengths[self._slot] += tokens
+        else:
+            for slot in range(self._count):
+                self.lengths[slot] += 1
+
+    def swap(self, one: int, other: int) -> None:
+        """Exchange the content of two slots."""
+        if one == other:
+            return
+        most = max(self.lengths[one], self.lengths[other])
+        for tensors in (self._keys, self._values):
+            for tensor in tensors:
+                if tensor is not None and most:
+                    kept = tensor[one, :, :most].clone()
+                    tensor[one, :, :most] = tensor[other, :, :most]
+                    tensor[other, :, :most] = kept
+        self.lengths[one], self.lengths[other] = self.lengths[other], self.lengths[one]
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """Have ``target`` begin with the first ``tokens`` of ``source``."""
+        self._reserve(tokens)
+        for tensors in (self._keys, self._values):
+            for tensor in tensors:
+                if tensor is not None and tokens:
+                    tensor[target, :, :tokens] = tensor[source, :, :tokens]
+        self.lengths[target] = tokens
+
+    @property
+    def bytes_held(self) -> int:
+        """Of all tensors."""
+        return sum(t.numel() * t.element_size() for t in (*self._keys, *self._values) if t is not None)
+
+    def _reserve(self, tokens: int) -> None:
+        """Room for that many tokens in every slot."""
+        if tokens <= self._capacity and len(self.lengths) <= self._slots:
+            return
+        if tokens > self._capacity:
+            self._capacity = min(max(_FIRST_CAPACITY, 2 * self._capacity, tokens), max(tokens, self._most_tokens))
+        if len(self.lengths) > self._slots:
+            self._slots = max(len(self.lengths), 2 * self._slots)
+        for tensors in (self._keys, self._values):
+            for at, tensor in enumerate(tensors):
+                if tensor is not None:
+                    tensors[at] = self._grown(tensor)
+
+    def _grown(self, tensor: torch.Tensor) -> torch.Tensor:
+        slots, heads, _, size = tensor.shape
+        grown = tensor.new_zeros((self._slots, heads, self._capacity, size))
+        for slot, length in enumerate(self.lengths[:slots]):
+            if length:
+                grown[slot, :, :length] = tensor[slot, :, :length]
+        return grown
+
+    def _tensors(
+        self, like_keys: torch.Tensor, like_values: torch.Tensor, layer: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = self._keys[layer], self._values[layer]
+        if keys is None or values is None:
+            heads = like_keys.shape[1]
+            keys = like_keys.new_zeros((self._slots, heads, self._capacity, like_keys.shape[3]))
+            values = like_values.new_zeros((self._slots, heads, self._capacity, like_values.shape[3]))
+            self._keys[layer], self._values[layer] = keys, values
+        return keys, values
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write new keys and values; gives all of the sequences that the pass is for."""
+        keys, values = self._tensors(key_states, value_states, layer_idx)
+        if self._slot is not None:
+            slot, begin = self._slot, self.lengths[self._slot]
+            end = begin + key_states.shape[2]
+            keys[slot, :, begin:end] = key_states[0]
+            values[slot, :, begin:end] = value_states[0]
+            return keys[slot : slot + 1, :, :end], values[slot : slot + 1, :, :end]
+        keys[self._rows, :, self._at] = key_states[:, :, 0]
+        values[self._rows, :, self._at] = value_states[:, :, 0]
+        return keys[: self._count, :, : self._longest], values[: self._count, :, : self._longest]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Tokens before the pass."""
+        return self.lengths[self._slot] if self._slot is not None else self._longest - 1
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        """Keys that :meth:`update` will give, and where they begin."""
+        return self.get_seq_length() + query_length, 0
+
+    @property
+    def is_sliding(self) -> Sequence[bool]:
+        """Whole histories are kept: layers with a window get a mask."""
+        return [False] * len(self._keys)
+
+    @property
+    def is_linear(self) -> Sequence[bool]:
+        """None is."""
+        return [False] * len(self._keys)
+
+    @property
+    def is_dummy(self) -> Sequence[bool]:
+        """None is."""
+        return [False] * len(self._keys)

@@ -1,0 +1,93 @@
+"""Causal language models out of a repository, with an engine around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import transformers
+
+from tabml.errors import UnavailableHereError
+from tabml.text._model import Placement
+from tabml.text._torch.engine import TorchEngine
+from tabml.text._torch.loading import (
+    finished,
+    load_pretrained,
+    load_tokenizer,
+    quiet,
+    resolve_device,
+    resolve_dtype,
+    told,
+)
+from tabml.text.repository import Repository
+
+Value = TypeVar("Value")
+
+
+def load_engine(repository: Repository, placement: Placement, *, architecture: str | None = None) -> TorchEngine:
+    """An engine for a model in transformers' layout.
+
+    Raises:
+        ModelKindError: it is no causal language model.
+        CorruptModelError: tensors are missing or of another shape.
+        ModelLoadError: the library refused it.
+    """
+    model = load_pretrained(
+        repository, "AutoModelForCausalLM", placement, architecture=architecture, what="text generation"
+    )
+    tokenizer = load_tokenizer(repository)
+    return TorchEngine(model, tokenizer, chat_template=_template(tokenizer), end_ids=_end_ids(model, tokenizer))
+
+
+def load_gguf_engine(repository: Repository, placement: Placement) -> TorchEngine:
+    """An engine for a GGUF file, whose weights are unpacked.
+
+    Raises:
+        ModelLoadError: the library refused it.
+        UnavailableHereError: accelerate or gguf is not installed.
+    """
+    device = resolve_device(placement)
+    name = repository.ref.path
+    if not (transformers.utils.is_accelerate_available() and transformers.utils.is_gguf_available()):
+        raise UnavailableHereError(
+            "engine='torch' reads GGUF with accelerate and gguf; run: python -m pip install accelerate gguf"
+        )
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    with quiet(), told(repository, "the model"):
+        reader.tqdm = _no_bar  # no setting of transformers reaches this one
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            repository.path,
+            gguf_file=name,
+            dtype=resolve_dtype(placement, device, {}),
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            repository.path, gguf_file=name, trust_remote_code=False, local_files_only=True
+        )
+    model = finished(model, placement, device)
+    return TorchEngine(model, tokenizer, chat_template=_template(tokenizer), end_ids=_end_ids(model, tokenizer))
+
+
+def _no_bar(values: Iterable[Value], **_: object) -> Iterable[Value]:
+    return values
+
+
+def _template(tokenizer: Any) -> str | None:
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    return template if isinstance(template, str) and template else None
+
+
+def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Tokens that end an answer: of the generation configuration, else of the model and its tokenizer."""
+    said = getattr(model.generation_config, "eos_token_id", None)
+    if said is None:
+        said = [
+            each for each in (model.config.get_text_config().eos_token_id, tokenizer.eos_token_id) if each is not None
+        ]
+    ids = said if isinstance(said, list) else [said]
+    flat = [each for one in ids for each in (one if isinstance(one, list) else [one])]
+    return tuple(dict.fromkeys(int(each) for each in flat))

@@ -1,0 +1,399 @@
+"""Models that read a text and answer with numbers: BERT and its like, and what they need around them."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tabml.cancellation import current_cancellation
+from tabml.errors import InferenceError, ModelClosedError, ModelKindError, OptionError, TabmlError
+from tabml.text._model import Placement
+from tabml.text._torch.loading import load_pretrained, load_tokenizer
+from tabml.text.batching import Batcher, by_length
+from tabml.text.repository import Repository
+
+Value = TypeVar("Value")
+
+UNKNOWN_LIMIT = 8192
+"""Tokens of one text where neither tokenizer nor configuration has a limit."""
+_CPU_TOKENS = 512
+_ACCELERATOR_TOKENS = 32768
+_TOKENIZED_AT_ONCE = 256
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "data2vec-text",
+                     "roberta-prelayernorm", "xmod", "ibert", "luke", "mluke", "esm")  # fmt: skip
+"""Models whose first position is the one behind the padding's."""
+
+_OF_TOKENS = ("AutoModelForTokenClassification", "AutoModelForQuestionAnswering", "AutoModelForMaskedLM")
+
+_FITTING = (
+    ("ForSequenceClassification", "TextClassifier"),
+    ("ForTokenClassification", "TokenClassifier"),
+    ("ForQuestionAnswering", "QuestionAnswerer"),
+    ("ForMaskedLM", "MaskFiller"),
+    ("ForCausalLM", "TextGenerator"),
+    ("LMHeadModel", "TextGenerator"),
+    ("ForConditionalGeneration", "Translator or Summarizer"),
+    ("MTModel", "Translator"),
+    ("Model", "TextEmbedder"),
+)
+
+
+def check_kind(repository: Repository, endings: tuple[str, ...], what: str) -> None:
+    """Refuse a model that has another head: the architecture in ``config.json`` decides.
+
+    Args:
+        repository: With the small files fetched.
+        endings: Of the classes that will do, or their names.
+        what: The class of ours, for the message.
+
+    Raises:
+        ModelKindError: it has; the message names the class that fits.
+    """
+    if repository.is_gguf:
+        raise ModelKindError(f"{repository.name} is a GGUF file, which {what} can't use; TextGenerator can")
+    classes = [each for each in repository.config.get("architectures") or [] if isinstance(each, str)]
+    if not classes:
+        return
+    endings_of = [next((pair for pair in _FITTING if each.endswith(pair[0])), ("", "")) for each in classes]
+    if any(each in endings or ending in endings for each, (ending, _) in zip(classes, endings_of, strict=True)):
+        return
+    fits = endings_of[0][1]
+    remedy = f"; use a {fits}" if fits else ""
+    raise ModelKindError(f"{repository.name} is a {classes[0]:.80}, which is no model for {what}{remedy}")
+
+
+def token_limit(tokenizer: Any, config: Any) -> int:
+    """The most tokens of one text, special tokens included."""
+    found = [int(tokenizer.model_max_length)]
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if isinstance(positions, int) and positions > 0:
+        offset = (getattr(config, "pad_token_id", None) or 0) + 1 if config.model_type in _OFFSET_POSITIONS else 0
+        found.append(positions - offset)
+    limit = min(found)
+    return limit if limit < 1 << 24 else UNKNOWN_LIMIT
+
+
+def batch_tokens(device: torch.device) -> int:
+    """Padded tokens of a batch: on a CPU more of them make it slower, not faster."""
+    return _CPU_TOKENS if device.type == "cpu" else _ACCELERATOR_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One text, or pair of texts, as a model takes it."""
+
+    inputs: dict[str, list[int]]
+    """By the model's names."""
+    extra: int = 0
+    """Tokens of a prompt in front of it."""
+
+    @property
+    def length(self) -> int:
+        """In tokens."""
+        return len(self.inputs["input_ids"])
+
+
+class SafeTokenizer:
+    """A tokenizer that several threads may use, for texts in which control tokens are text."""
+
+    def __init__(self, tokenizer: Any, limit: int) -> None:
+        self.native = tokenizer
+        self.limit = limit
+        self.lock = threading.RLock()
+        """Truncation and languages are a state of the tokenizer."""
+
+    def __call__(self, *texts: Any, parse_special: bool = False, **options: Any) -> Any:
+        """What transformers' own tokenizer gives."""
+        with self.lock:
+            try:
+                return self.native(*texts, verbose=False, split_special_tokens=not parse_special, **options)
+            except (TabmlError, MemoryError, KeyboardInterrupt):
+                raise
+            except BaseException as problem:  # a Rust panic is one
+                raise InferenceError(f"a text can't be tokenized: {type(problem).__name__}: {problem}") from problem
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        name: str = "texts",
+        truncate: bool = False,
+        only_first: bool = False,
+    ) -> list[Encoded]:
+        """Texts or pairs, not padded.
+
+        Args:
+            texts: The first of each pair.
+            pairs: The second.
+            name: Of the option, for messages.
+            truncate: Cut what is too long.
+            only_first: Cut the first of a pair only.
+
+        Raises:
+            OptionError: a text is longer than the model can read, or has no tokens at all.
+        """
+        found: list[Encoded] = []
+        strategy: Any = ("only_first" if only_first else "longest_first") if truncate else False
+        cancellation = current_cancellation()
+        for at in range(0, len(texts), _TOKENIZED_AT_ONCE):
+            if cancellation is not None:
+                cancellation.check()
+            chosen = slice(at, at + _TOKENIZED_AT_ONCE)
+            both = (list(texts[chosen]),) if pairs is None else (list(texts[chosen]), list(pairs[chosen]))
+            given = self(*both, truncation=strategy, max_length=self.limit if truncate else None)
+            names = [key for key in given if key in ("input_ids", "attention_mask", "token_type_ids")]
+            found.extend(Encoded({key: given[key][row] for key in names}) for row in range(len(given["input_ids"])))
+        for at, one in enumerate(found):
+            self.check_length(one.length, f"{name}[{at}]")
+        return found
+
+    def check_length(self, length: int, name: str) -> None:
+        """Raise OptionError where it can't be."""
+        if length > self.limit:
+            raise OptionError(
+                f"{name} has {length} tokens; this model reads {self.limit}: split it, or give truncate=True"
+            )
+        if not length:
+            raise OptionError(f"{name} has no tokens; this model can't read an empty text")
+
+
+class Encoder:
+    """A model with its tokenizer; computes one batch at a time."""
+
+    def __init__(self, name: str, tokenizer: SafeTokenizer, model: Any) -> None:
+        self.name = name
+        self.tokenizer = tokenizer
+        self.model = model
+        self.config = model.config
+        self.device: torch.device = next(model.parameters()).device
+        self._accepted = frozenset(inspect.signature(model.forward).parameters)
+        self.answers_tokens = False
+        """Whether outputs are for each token, not for each text."""
+        self._lock = threading.Lock()
+        self._closed = False
+        native = tokenizer.native
+        candidates = (native.pad_token_id, getattr(self.config, "pad_token_id", None), native.eos_token_id, 0)
+        pad = next(each for each in candidates if isinstance(each, int))
+        if getattr(self.config, "pad_token_id", None) is None:
+            self.config.pad_token_id = pad  # classifiers made of language models look for the last token before it
+        self._padding = {"input_ids": pad, "token_type_ids": getattr(native, "pad_token_type_id", 0) or 0}
+
+    @property
+    def limit(self) -> int:
+        """Tokens of one text."""
+        return self.tokenizer.limit
+
+    @property
+    def labels(self) -> list[str]:
+        """Of a classifier, in the order of its outputs."""
+        names = self.config.id2label
+        return [str(names[at]) for at in range(len(names))]
+
+    def features(self, batch: Sequence[Encoded], *, left: bool = False) -> dict[str, torch.Tensor]:
+        """The batch, padded to its longest."""
+        longest = max(one.length for one in batch)
+        found = {}
+        for key in batch[0].inputs:
+            if key != "attention_mask" and key not in self._accepted:
+                continue
+            rows = torch.full((len(batch), longest), self._padding.get(key, 0), dtype=torch.long)
+            for row, one in enumerate(batch):
+                values = torch.tensor(one.inputs[key], dtype=torch.long)
+                if left:
+                    rows[row, longest - len(values) :] = values
+                else:
+                    rows[row, : len(values)] = values
+            found[key] = rows.to(self.device)
+        return found
+
+    def __call__(self, features: dict[str, Any]) -> Any:
+        """The model's output.
+
+        Raises:
+            InferenceError: it failed.
+            ModelClosedError: after :meth:`close`.
+        """
+        options: dict[str, Any] = {"use_cache": False} if "use_cache" in self._accepted else {}
+        with self._lock, torch.inference_mode():
+            if self._closed:
+                raise ModelClosedError("this model is closed; open a new one")
+            try:
+                return self.model(**features, **options)
+            except (RuntimeError, IndexError, ValueError, TypeError) as problem:
+                said = " ".join(str(problem).split())[:200]
+                raise InferenceError(f"{self.name}: {type(problem).__name__}: {said}") from problem
+
+    def logits(self, batch: Sequence[Encoded], *names: str) -> list[tuple[NDArray[np.float32], ...]]:
+        """For each text the outputs of these names (``logits``), as float32; without those of padding."""
+        features = self.features(batch)
+        output = self(features)
+        arrays = [getattr(output, name).float().cpu().numpy() for name in names or ("logits",)]
+        of_tokens = self.answers_tokens
+        return [
+            tuple(array[row, : one.length] if of_tokens else array[row] for array in arrays)
+            for row, one in enumerate(batch)
+        ]
+
+    def all_logits(self, texts: Sequence[Encoded], *names: str) -> list[tuple[NDArray[np.float32], ...]]:
+        """The same for any number of texts, in batches of about equal length."""
+        found: list[Any] = [None] * len(texts)
+        cancellation = current_cancellation()
+        for batch in by_length([one.length for one in texts], batch_tokens(self.device)):
+            if cancellation is not None:
+                cancellation.check()
+            for at, outputs in zip(batch, self.logits([texts[at] for at in batch], *names), strict=True):
+                found[at] = outputs
+        return found
+
+    def close(self) -> None:
+        """Wait for the batch that runs, and let go of the model; twice is fine."""
+        with self._lock:
+            self._closed = True
+            self.model = None
+
+
+class Served(Generic[Value]):
+    """A model behind a queue: texts of several callers are computed together."""
+
+    def __init__(self, encoder: Encoder, compute: Callable[[list[Encoded]], Sequence[Value]]) -> None:
+        self.encoder = encoder
+        self.queue: Batcher[Encoded, Value] = Batcher(
+            compute,
+            cost=lambda one: one.length,
+            max_cost=batch_tokens(encoder.device),
+            name=f"tabml {encoder.name}"[:40],
+        )
+
+    def close(self) -> None:
+        """Finish what waits, and let go of the model."""
+        self.queue.close()
+        self.encoder.close()
+
+
+def load_encoder(
+    repository: Repository,
+    auto: str,
+    endings: tuple[str, ...],
+    placement: Placement,
+    *,
+    architecture: str | None,
+    what: str,
+) -> Encoder:
+    """A model with a head.
+
+    Args:
+        repository: Nothing fetched yet.
+        auto: The Auto class of transformers.
+        endings: Of the architectures that will do, or their names.
+        placement: Where and how.
+        architecture: What the caller says it must be.
+        what: The class of ours, for messages.
+
+    Raises:
+        ModelKindError: the model has another head.
+        CorruptModelError: files contradict each other.
+        ModelLoadError: a library refused the model.
+    """
+    if repository.is_gguf:
+        check_kind(repository, endings, what)
+    repository.fetch_small()
+    check_kind(repository, endings, what)
+    model = load_pretrained(repository, auto, placement, architecture=architecture)
+    tokenizer = load_tokenizer(repository)
+    encoder = Encoder(repository.name, SafeTokenizer(tokenizer, token_limit(tokenizer, model.config)), model)
+    encoder.answers_tokens = auto in _OF_TOKENS
+    return encoder
+
+
+def load_served(
+    repository: Repository, placement: Placement, *, architecture: str | None, what: str
+) -> Served[NDArray[np.float32]]:
+    """A classifier of texts or pairs behind a queue; gives the scores of its labels before any activation."""
+    encoder = load_encoder(
+        repository,
+        "AutoModelForSequenceClassification",
+        ("ForSequenceClassification",),
+        placement,
+        architecture=architecture,
+        what=what,
+    )
+    return Served(encoder, lambda batch: [outputs[0] for outputs in encoder.logits(batch)])
+
+
+class YesNoReranker:
+    """A language model that says whether a document answers a query, as Qwen3-Reranker does."""
+
+    system = (
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+        'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+    )
+    ending = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    instruction = "Given a web search query, retrieve relevant passages that answer the query"
+
+    def __init__(self, encoder: Encoder) -> None:
+        """Find the two words.
+
+        Raises:
+            ModelKindError: the vocabulary lacks them.
+        """
+        self.encoder = encoder
+        native = encoder.tokenizer.native
+        words = [native.convert_tokens_to_ids(word) for word in ("no", "yes")]
+        if any(word is None or word == native.unk_token_id for word in words):
+            raise ModelKindError(f"{encoder.name} has no tokens 'yes' and 'no', so it can't be a reranker")
+        self._words = words
+        self._before, self._behind = (
+            list(encoder.tokenizer(part, parse_special=True, add_special_tokens=False)["input_ids"])
+            for part in (self.system, self.ending)
+        )
+        self._last_only = "logits_to_keep" in encoder._accepted
+
+    def encode(self, query: str, documents: Sequence[str], instruction: str | None, truncate: bool) -> list[Encoded]:
+        """One prompt for each document."""
+        tokenizer = self.encoder.tokenizer
+        room = tokenizer.limit - len(self._before) - len(self._behind)
+        begin = f"<Instruct>: {instruction or self.instruction}\n<Query>: {query}\n<Document>: "
+        found = []
+        for at in range(0, len(documents), _TOKENIZED_AT_ONCE):
+            texts = [begin + document for document in documents[at : at + _TOKENIZED_AT_ONCE]]
+            for row, ids in enumerate(tokenizer(texts, add_special_tokens=False)["input_ids"]):
+                if truncate and room > 0:
+                    ids = ids[:room]
+                whole = [*self._before, *ids, *self._behind]
+                tokenizer.check_length(len(whole), f"documents[{at + row}] with its prompt")
+                found.append(Encoded({"input_ids": whole, "attention_mask": [1] * len(whole)}))
+        return found
+
+    def compute(self, batch: Sequence[Encoded]) -> list[NDArray[np.float32]]:
+        """For each prompt the probability of ``yes`` against ``no``, as an array of one."""
+        features: dict[str, Any] = dict(self.encoder.features(batch, left=True))
+        features["position_ids"] = (features["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        if self._last_only:
+            features["logits_to_keep"] = 1
+        logits = self.encoder(features).logits[:, -1, self._words].float()
+        rows: NDArray[np.float32] = logits.softmax(-1)[:, 1:].cpu().numpy()
+        return list(rows)
+
+
+def load_reranker(
+    repository: Repository, placement: Placement, *, architecture: str | None
+) -> Served[NDArray[np.float32]] | tuple[YesNoReranker, Served[NDArray[np.float32]]]:
+    """A cross-encoder, or a language model that answers yes or no."""
+    if repository.is_gguf:
+        check_kind(repository, (), "Reranker")
+    repository.fetch_small()
+    if not any(str(each).endswith("ForCausalLM") for each in repository.config.get("architectures") or ()):
+        return load_served(repository, placement, architecture=architecture, what="Reranker")
+    encoder = load_encoder(
+        repository, "AutoModelForCausalLM", ("ForCausalLM",), placement, architecture=architecture, what="Reranker"
+    )
+    judge = YesNoReranker(encoder)
+    return judge, Served(encoder, judge.compute)

@@ -1,0 +1,463 @@
+"""The torch engine: one thread that computes a token of every running answer at each step.
+
+Answers join and leave between two steps; each has its own sampler, stops, grammar and cancellation. A long prompt is
+read in pieces between which the others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from tabml.cancellation import Cancellation
+from tabml.errors import CallCancelledError, CapacityError, InferenceError, ModelClosedError, OptionError
+from tabml.text._torch.cache import SlotCache
+from tabml.text._torch.grammar import Grammars
+from tabml.text._torch.sampling import Sampler, log_probabilities
+from tabml.text.engine import EngineName
+from tabml.text.options import GenerationOptions
+from tabml.text.results import Delta, FinishReason, TokenLogprob, Usage
+from tabml.text.streaming import Detokenizer, StopScanner
+
+log = logging.getLogger("tabml.text")
+
+MAX_TOGETHER = 32
+"""Answers that run at a time; the rest wait."""
+MAX_WAITING = 1024
+_PIECE = 256
+_KEPT_BYTES = 1 << 30
+_NO_SLOTS = ("bloom", "mpt", "falcon", "xlnet", "reformer")
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+
+
+@dataclass(eq=False)
+class _Request:
+    """All answers to one prompt."""
+
+    prompt: tuple[int, ...]
+    options: GenerationOptions
+    cancellation: Cancellation
+    out: queue.SimpleQueue[Delta | BaseException] = field(default_factory=queue.SimpleQueue)
+    started: float = field(default_factory=time.monotonic)
+    first_token: float | None = None
+    cached: int = 0
+    generated: int = 0
+    left: int = 0
+    gone: bool = False
+
+    def usage(self) -> Usage:
+        now = time.monotonic()
+        return Usage(
+            prompt_tokens=len(self.prompt),
+            completion_tokens=self.generated,
+            cached_tokens=self.cached,
+            time_to_first_token_s=(self.first_token or now) - self.started,
+            seconds=now - self.started,
+        )
+
+
+@dataclass(eq=False)
+class _Run:
+    """One answer."""
+
+    request: _Request
+    index: int
+    sampler: Sampler
+    words: Detokenizer
+    scanner: StopScanner
+    most: int
+    slot: int = -1
+    read: int = 0
+    """Tokens of the prompt that are in the cache."""
+    next_token: int = -1
+    """Chosen, not yet in the cache."""
+    tokens: list[int] = field(default_factory=list)
+    unsaid: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+
+    @property
+    def begun(self) -> bool:
+        return self.next_token >= 0
+
+
+class TorchEngine:
+    """A causal language model of transformers, served by one thread."""
+
+    name: EngineName = "torch"
+
+    def __init__(
+        self, model: Any, tokenizer: Any, *, chat_template: str | None = None, end_ids: Sequence[int] = ()
+    ) -> None:
+        """Starts its thread.
+
+        Args:
+            model: In eval mode, on its device.
+            tokenizer: Of the model.
+            chat_template: The model's own, as Jinja.
+            end_ids: Tokens that end an answer.
+        """
+        config = model.config.get_text_config()
+        self._model, self._tokenizer = model, tokenizer
+        self._device = model.device
+        self.context_length = int(getattr(config, "max_position_embeddings", 0) or 2048)
+        self.chat_template = chat_template
+        self.special_tokens: Mapping[str, str] = {
+            name: str(value) for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)
+        }
+        self.control_tokens = frozenset(
+            {*map(str, tokenizer.all_special_tokens)}
+            | {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        )
+        self._vocabulary = int(config.vocab_size)
+        self._end_ids = tuple(end_ids)
+        self._grammars = Grammars(tokenizer, self._vocabulary, self._end_ids)
+        self._layers = int(config.num_hidden_layers)
+        kinds = set(getattr(config, "layer_types", None) or ())
+        self._kinds = kinds
+        self._window = int(getattr(config, "sliding_window", None) or 0)
+        self._together = config.model_type not in _NO_SLOTS and kinds <= {_FULL, _SLIDING}
+        self._slots = SlotCache(self._layers, self.context_length)
+        self._owners: list[_Run | None] = []
+        self._texts: list[list[int]] = []
+        self._lock = threading.Condition()
+        self._waiting: deque[_Run] = deque()
+        self._running: list[_Run] = []
+        self._closing = False
+        self._thread = threading.Thread(target=self._serve, name="generate", daemon=True)
+        self._thread.start()
+
+    def encode(self, text: str, *, special_tokens: bool = False, parse_special: bool = True) -> list[int]:
+        """The tokens of a text; see :class:`tabml.text.engine.Engine`."""
+        ids: list[int] = self._tokenizer(
+            text, add_special_tokens=special_tokens, split_special_tokens=not parse_special
+        )["input_ids"]
+        return ids
+
+    def decode(self, token_ids: Sequence[int], *, special_tokens: bool = False) -> str:
+        """The text of tokens."""
+        text: str = self._tokenizer.decode(
+            list(token_ids), skip_special_tokens=not special_tokens, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def stream(self, prompt: Sequence[int], options: GenerationOptions, cancellation: Cancellation) -> Iterator[Delta]:
+        """The answers, piece by piece; see :class:`tabml.text.engine.Engine`."""
+        request = _Request(tuple(prompt), options, cancellation)
+        runs = self._runs(request)
+        request.left = len(runs)
+        with self._lock:
+            if self._closing:
+                raise ModelClosedError("this model is closed; open a new one")
+            if len(self._waiting) + len(runs) > MAX_WAITING:
+                raise CapacityError(f"{len(self._waiting)} answers wait already; try again a little later")
+            self._waiting.extend(runs)
+            self._lock.notify_all()
+        return self._deltas(request)
+
+    def _deltas(self, request: _Request) -> Iterator[Delta]:
+        forget = request.cancellation.on_cancel(lambda: request.out.put(CallCancelledError("the caller cancelled")))
+        try:
+            while True:
+                delta = request.out.get()
+                if isinstance(delta, BaseException):
+                    request.cancellation.check()
+                    raise delta
+                yield delta
+                if delta.usage is not None:
+                    return
+        finally:
+            request.gone = True
+            forget()
+
+    def _runs(self, request: _Request) -> list[_Run]:
+        options, prompt = request.options, request.prompt
+        if not prompt:
+            raise OptionError("prompt='' must have at least one token")
+        room = self.context_length - len(prompt)
+        if room < 1:
+            raise OptionError(
+                f"prompt has {len(prompt)} tokens; the context of {self.context_length} leaves no room for an answer"
+            )
+        if max(prompt) >= self._vocabulary or min(prompt) < 0:
+            raise OptionError(f"prompt has tokens beyond the vocabulary of {self._vocabulary}")
+        if options.num_beams > 1:
+            raise OptionError(f"num_beams={options.num_beams} is not possible with a stream of answers; use 1")
+        if options.adapter is not None:
+            raise OptionError(f"adapter={options.adapter!r:.80} is not loaded")
+        end_ids = tuple(dict.fromkeys((*self._end_ids, *options.stop_token_ids)))
+        bad = tuple(tuple(self.encode(each)) for word in options.bad_words for each in (word, f" {word}"))
+        return [
+            _Run(
+                request=request,
+                index=index,
+                sampler=Sampler(
+                    options,
+                    prompt,
+                    vocabulary=self._vocabulary,
+                    end_ids=end_ids,
+                    bad_ids=tuple(ids for ids in bad if ids),
+                    matcher=self._grammars.matcher(options),
+                    choice=index,
+                ),
+                words=Detokenizer(self.decode, prompt),
+                scanner=StopScanner(options.stop),
+                most=min(options.max_new_tokens, room),
+            )
+            for index in range(options.n)
+        ]
+
+    def close(self) -> None:
+        """End what runs and free the model; twice is fine."""
+        with self._lock:
+            self._closing = True
+            self._lock.notify_all()
+        self._thread.join()
+        self._model = None
+        self._slots = SlotCache(0, 0)
+
+    # The thread
+
+    def _serve(self) -> None:
+        while True:
+            with self._lock:
+                while not (self._waiting or self._running or self._closing):
+                    self._lock.wait()
+                if self._closing:
+                    ending = [*self._running, *self._waiting]
+                    self._waiting.clear()
+                    self._running = []
+                    break
+            try:
+                with torch.inference_mode():
+                    self._step()
+            except BaseException as problem:
+                self._fail(problem)
+        for run in ending:
+            run.request.out.put(ModelClosedError("the model was closed"))
+
+    def _fail(self, problem: BaseException) -> None:
+        """Every running answer ends; what the cache holds is of no use any more."""
+        said = f"the model failed: {type(problem).__name__}: {str(problem)[:200]}"
+        answer = problem if isinstance(problem, MemoryError) else InferenceError(said)
+        log.error("the decode loop failed", exc_info=problem)
+        for run in self._running:
+            run.request.out.put(answer)
+        self._running = []
+        self._slots = SlotCache(self._layers, self.context_length)
+        self._owners, self._texts = [], []
+
+    def _step(self) -> None:
+        """Let answers in and out, read a piece of one prompt, and compute a token of each that has begun."""
+        now = time.monotonic()
+        for run in list(self._running):
+            self._check(run, now)
+        self._admit()
+        reading = next((run for run in self._running if not run.begun), None)
+        begun = [run for run in self._running if run.begun]
+        if reading is not None:
+            self._read(reading)
+        if begun:
+            self._decode(begun)
+
+    def _check(self, run: _Run, now: float) -> None:
+        request = run.request
+        if request.gone or request.cancellation.cancelled:
+            self._leave(run)
+        elif request.options.max_time_s is not None and now - request.started > request.options.max_time_s:
+            self._finish(run, "time")
+
+    def _admit(self) -> None:
+        most = MAX_TOGETHER if self._together else 1
+        while len(self._running) < most:
+            with self._lock:
+                if not self._waiting:
+                    return
+                run = self._waiting.popleft()
+            if run.request.gone or run.request.cancellation.cancelled:
+                continue
+            self._running.append(run)  # first: when placing fails, it is told
+            self._place(run)
+
+    def _place(self, run: _Run) -> None:
+        """A slot for an answer: the one that already holds most of its prompt's begin."""
+        prompt = run.request.prompt
+        best, common = -1, 0
+        for slot, text in enumerate(self._texts):
+            same = _common(text, prompt, len(prompt) - 1)
+            if same > common or (same == common and common and self._owners[best] is not None):
+                best, common = slot, same
+        if best >= 0 and self._owners[best] is None and common * 2 >= len(self._texts[best]):
+            slot = best
+        else:
+            slot = self._free_slot()
+            if best >= 0 and common:
+                self._slots.copy(best, slot, common)
+        self._owners[slot] = run
+        self._texts[slot] = list(prompt[:common])
+        self._slots.lengths[slot] = common
+        run.slot, run.read = slot, common
+        run.request.cached = max(run.request.cached, common)
+
+    def _free_slot(self) -> int:
+        """An empty slot, or a new one, or the one that was idle for longest."""
+        idle = [slot for slot, owner in enumerate(self._owners) if owner is None]
+        empty = [slot for slot in idle if not self._texts[slot]]
+        if empty:
+            return empty[0]
+        enough = len(self._owners) >= 2 * MAX_TOGETHER or self._slots.bytes_held > _KEPT_BYTES
+        if idle and (enough or len(idle) > 4):
+            return min(idle, key=lambda slot: len(self._texts[slot]))
+        self._owners.append(None)
+        self._texts.append([])
+        return self._slots.add_slot()
+
+    def _read(self, run: _Run) -> None:
+        """A further piece of a prompt; at its end the first token is chosen."""
+        prompt = run.request.prompt
+        piece = prompt[run.read : run.read + _PIECE]
+        scores = self._forward_one(run.slot, piece)
+        run.read += len(piece)
+        self._texts[run.slot].extend(piece)
+        if run.read == len(prompt):
+            self._choose(run, scores)
+
+    def _forward_one(self, slot: int, tokens: Sequence[int]) -> torch.Tensor:
+        begin = self._slots.lengths[slot]
+        self._slots.one(slot, len(tokens))
+        ids = torch.tensor([list(tokens)], device=self._device)
+        positions = torch.arange(begin, begin + len(tokens), device=self._device)[None]
+        scores = self._model(
+            input_ids=ids, position_ids=positions, past_key_values=self._slots, use_cache=True, logits_to_keep=1
+        ).logits
+        self._slots.advance(len(tokens))
+        return scores[0, -1]
+
+    def _decode(self, runs: list[_Run]) -> None:
+        """One token of each answer."""
+        if len(runs) == 1:
+            run = runs[0]
+            scores = self._forward_one(run.slot, [run.next_token])
+            self._texts[run.slot].append(run.next_token)
+            self._choose(run, scores)
+            return
+        self._gather(runs)
+        runs = sorted(runs, key=lambda run: run.slot)
+        mask = self._slots.many(len(runs), self._device)
+        ids = torch.tensor([[run.next_token] for run in runs], device=self._device)
+        positions = torch.tensor([[self._slots.lengths[run.slot]] for run in runs], device=self._device)
+        scores = self._model(
+            input_ids=ids,
+            attention_mask=self._masks(mask, positions),
+            position_ids=positions,
+            past_key_values=self._slots,
+            use_cache=True,
+        ).logits[:, -1]
+        self._slots.advance()
+        for run in runs:
+            self._texts[run.slot].append(run.next_token)
+        best = scores.argmax(-1).tolist() if any(run.sampler.plain for run in runs) else [0] * len(runs)
+        for row, run in enumerate(runs):
+            self._choose(run, scores[row], best[row] if run.sampler.plain else None)
+
+    def _masks(self, mask: torch.Tensor, positions: torch.Tensor) -> Any:
+        """The mask of each kind of layer."""
+        if not self._window or self._kinds == {_FULL}:
+            return mask
+        at = torch.arange(mask.shape[-1], device=mask.device)
+        near = mask & (at[None, None, None, :] > positions[:, :, None, None] - self._window)
+        return {_FULL: mask, _SLIDING: near} if self._kinds else near
+
+    def _gather(self, runs: list[_Run]) -> None:
+        """Have these answers in the first slots."""
+        wanted = len(runs)
+        holes = [slot for slot in range(wanted) if self._owners[slot] not in runs]
+        for run in runs:
+            if run.slot >= wanted:
+                self._swap(run.slot, holes.pop())
+
+    def _swap(self, one: int, other: int) -> None:
+        self._slots.swap(one, other)
+        self._owners[one], self._owners[other] = self._owners[other], self._owners[one]
+        self._texts[one], self._texts[other] = self._texts[other], self._texts[one]
+        for slot in (one, other):
+            owner = self._owners[slot]
+            if owner is not None:
+                owner.slot = slot
+
+    def _choose(self, run: _Run, scores: torch.Tensor, best: int | None = None) -> None:
+        """Choose the next token of an answer and say it; the answer may end."""
+        request, options = run.request, run.request.options
+        raw = scores.clone() if options.logprobs is not None else scores
+        token = best if best is not None else run.sampler.choose(scores)
+        if request.first_token is None:
+            request.first_token = time.monotonic()
+        request.generated += 1
+        if token in self._end_ids or token in options.stop_token_ids:
+            self._finish(run, "stop")
+            return
+        run.sampler.accept(token)
+        run.tokens.append(token)
+        run.unsaid.append(token)
+        if options.logprobs is not None:
+            value, alternatives = log_probabilities(raw, token, options.logprobs)
+            run.logprobs.append(
+                TokenLogprob(token_id=token, text=self.decode([token]), logprob=value, alternatives=alternatives)
+            )
+        run.next_token = token
+        text, stopped = run.scanner.add(run.words.add(token))
+        if stopped:
+            self._finish(run, "stop", text)
+        elif run.sampler.complete:
+            self._finish(run, "stop", text + self._rest(run))
+        elif len(run.tokens) >= run.most:
+            self._finish(run, "length", text + self._rest(run))
+        elif text:
+            self._say(run, text)
+
+    @staticmethod
+    def _rest(run: _Run) -> str:
+        text, stopped = run.scanner.add(run.words.rest())
+        return text if stopped else text + run.scanner.rest()
+
+    def _say(self, run: _Run, text: str, reason: FinishReason | None = None, usage: Usage | None = None) -> None:
+        run.request.out.put(
+            Delta(
+                text=text,
+                index=run.index,
+                token_ids=tuple(run.unsaid),
+                logprobs=tuple(run.logprobs),
+                finish_reason=reason,
+                usage=usage,
+            )
+        )
+        run.unsaid, run.logprobs = [], []
+
+    def _finish(self, run: _Run, reason: FinishReason, text: str | None = None) -> None:
+        if text is None:
+            text = self._rest(run)
+        self._leave(run)
+        run.request.left -= 1
+        self._say(run, text, reason, run.request.usage() if run.request.left == 0 else None)
+
+    def _leave(self, run: _Run) -> None:
+        """The slot is free; what it holds may help a later prompt."""
+        self._running.remove(run)
+        self._owners[run.slot] = None
+        del self._texts[run.slot][self._slots.lengths[run.slot] :]
+
+
+def _common(one: Sequence[int], other: Sequence[int], most: int) -> int:
+    """How many tokens both begin with."""
+    most = min(len(one), len(other), most)
+    for at in range(most):
+        if one[at] != other[at]:
+            return at
+    return max(0, most)

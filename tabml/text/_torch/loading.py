@@ -1,0 +1,218 @@
+"""Models and tokenizers out of a checked repository, never from anywhere else, and one load at a time.
+
+transformers' ``from_pretrained`` is not thread-safe: of 32 parallel loads a dozen come back with missing tensors and
+no error. It also asks on stdin, follows names out of the folder and looks at the network, unless told not to.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+import torch
+import transformers
+
+from tabml.errors import CorruptModelError, ModelKindError, ModelLoadError, OptionError, TabmlError
+from tabml.text._model import Placement
+from tabml.text._torch.packing import pack
+from tabml.text.repository import Repository
+
+LOADING = threading.RLock()
+"""Held during every load of a model or tokenizer."""
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_FINE_TO_MISS = ("lm_head.weight", "position_ids", ".masked_bias", ".attn.bias", "rotary_emb.inv_freq")
+_MOST_NAMES = 3
+
+
+def resolve_device(placement: Placement) -> torch.device:
+    """The device that is meant.
+
+    Raises:
+        OptionError: it isn't on this machine.
+    """
+    if placement.device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("cpu")
+    device = torch.device(placement.device)
+    present = {
+        "cpu": lambda: True,
+        "cuda": lambda: torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available,
+    }[device.type]()
+    if not present:
+        raise OptionError(f"device={placement.device!r} is not on this machine; use 'auto' or 'cpu'")
+    return device
+
+
+def resolve_dtype(placement: Placement, device: torch.device, config: dict[str, Any]) -> torch.dtype:
+    """The number format to compute in; quantised weights go with bfloat16.
+
+    Raises:
+        OptionError: ``quantization`` doesn't go with the device or number format.
+    """
+    if placement.quantization is not None:
+        if device.type != "cpu":
+            raise OptionError(f"quantization={placement.quantization!r} is for device='cpu'; use dtype='bfloat16'")
+        if placement.dtype not in ("auto", "bfloat16"):
+            raise OptionError(f"dtype={placement.dtype!r} does not go with quantization; use 'bfloat16' or 'auto'")
+        return torch.bfloat16
+    if placement.dtype != "auto":
+        return _DTYPES[placement.dtype]
+    if device.type == "cpu":
+        return torch.float32
+    named = config.get("dtype") or config.get("torch_dtype")
+    return _DTYPES.get(str(named), torch.float32)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold the lock, and keep transformers from writing to stderr and drawing bars, which it does by default."""
+    with LOADING, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        level = transformers.utils.logging.get_verbosity()
+        transformers.utils.logging.set_verbosity(logging.CRITICAL)
+        bars = transformers.utils.logging.is_progress_bar_enabled()
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            transformers.utils.logging.set_verbosity(level)
+            if bars:
+                transformers.utils.logging.enable_progress_bar()
+
+
+@contextmanager
+def told(repository: Repository, what: str) -> Iterator[None]:
+    """Whatever the library says against a repository, as an error of ours; a Rust panic is a BaseException."""
+    try:
+        yield
+    except (TabmlError, MemoryError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as problem:
+        said = " ".join(str(problem).split())[:300]
+        raise ModelLoadError(
+            f"{repository.name}: {what} can't be loaded: {type(problem).__name__}: {said}"
+        ) from problem
+
+
+def check_architecture(config: dict[str, Any], name: str, wanted: str | None, fits: Any, what: str) -> None:
+    """Refuse a model of another kind.
+
+    Args:
+        config: ``config.json``.
+        name: The repository.
+        wanted: What the caller said it must be, or None.
+        fits: Whether a class of ``architectures`` will do; called with its name.
+        what: What the caller wants to do with it.
+
+    Raises:
+        ModelKindError: no class of the model fits.
+    """
+    classes = [each for each in config.get("architectures") or [] if isinstance(each, str)]
+    kind = config.get("model_type", "")
+    if wanted is not None and wanted not in (*classes, kind):
+        raise ModelKindError(f"architecture={wanted!r:.80}: {name} is {', '.join(classes) or kind}")
+    if classes and not any(fits(each) for each in classes):
+        raise ModelKindError(f"{name} is a {', '.join(classes)}, which is no model for {what}")
+
+
+def load_pretrained(
+    repository: Repository, auto: str, placement: Placement, *, architecture: str | None = None, what: str = ""
+) -> Any:
+    """A model with all of its weights, ready to compute.
+
+    Args:
+        repository: With the small files fetched; the weights are fetched here.
+        auto: The Auto class of transformers.
+        placement: Where and how.
+        architecture: What the caller says it must be.
+        what: The task, for messages.
+
+    Raises:
+        ModelKindError: the model has no such head, or another architecture.
+        CorruptModelError: tensors are missing, or have another shape.
+        ModelLoadError: the library refused it.
+        OptionError: ``placement`` is not possible here.
+    """
+    kind = getattr(transformers, auto)
+    config = repository.config
+    known = {entry for group in kind._model_mapping._model_mapping.values() for entry in _classes_of(group)}
+    if config.get("model_type") not in transformers.CONFIG_MAPPING:
+        raise ModelKindError(f"{repository.name}: model_type={config.get('model_type')!r} is not known to transformers")
+    check_architecture(config, repository.name, architecture, known.__contains__, what or auto)
+    device = resolve_device(placement)
+    dtype = resolve_dtype(placement, device, config)
+    repository.fetch_weights()
+    with quiet(), told(repository, "the model"):
+        model, info = kind.from_pretrained(
+            repository.path,
+            dtype=dtype,
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+            attn_implementation="sdpa" if _has_sdpa(kind, config) else "eager",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told below, by name
+        )
+    check_whole(model, info, repository.name)
+    return finished(model, placement, device)
+
+
+def finished(model: Any, placement: Placement, device: torch.device) -> Any:
+    """The model on its device, its linear layers packed where that is quicker."""
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    if device.type != "cpu":
+        return model.to(device)
+    pack(model, placement.quantization)
+    return model
+
+
+def _classes_of(group: Any) -> tuple[str, ...]:
+    return tuple(group) if isinstance(group, tuple | list) else (group,)
+
+
+def _has_sdpa(kind: Any, config: dict[str, Any]) -> bool:
+    """Whether the model class can use torch's own attention."""
+    names = [each for each in config.get("architectures") or [] if hasattr(transformers, str(each))]
+    return all(getattr(getattr(transformers, name), "_supports_sdpa", False) for name in names) and bool(names)
+
+
+def check_whole(model: Any, info: dict[str, Any], name: str) -> None:
+    """Refuse a model some of whose tensors were not in its files: they would be noise.
+
+    Raises:
+        CorruptModelError: tensors are missing, or have another shape.
+    """
+    tied = set(getattr(model, "_tied_weights_keys", None) or ())
+    missing = [key for key in info["missing_keys"] if key not in tied and not key.endswith(_FINE_TO_MISS)]
+    mismatched = [str(each[0] if isinstance(each, tuple) else each) for each in info["mismatched_keys"]]
+    for keys, what in ((missing, "are missing"), (mismatched, "have another shape than config.json says")):
+        if keys:
+            shown = ", ".join(sorted(keys)[:_MOST_NAMES])
+            raise CorruptModelError(f"{name}: {len(keys)} tensors {what}, such as {shown}; the model was not used")
+    strange = [key for key, value in model.state_dict().items() if value.device.type == "meta"]
+    if strange:
+        raise CorruptModelError(f"{name}: {len(strange)} tensors got no values, such as {strange[0]}")
+
+
+def load_tokenizer(repository: Repository) -> Any:
+    """The tokenizer.
+
+    Raises:
+        ModelLoadError: the library refused it.
+    """
+    with quiet(), told(repository, "the tokenizer"):
+        return transformers.AutoTokenizer.from_pretrained(
+            repository.path, trust_remote_code=False, local_files_only=True
+        )

@@ -1,0 +1,137 @@
+"""Linear layers in the layouts that the CPU multiplies fastest: the matrix products are what a token costs.
+
+Kernels that come with stock torch: oneDNN's blocked layout (the same arithmetic), int8 weights with a scale a row,
+int4 weights with scale and zero point a group of 32. They are torch's private operators: :func:`kernels` tries each
+once, and what fails is not used.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from tabml.errors import OptionError
+
+_GROUP = 32
+_LEAST = 64
+_SKIPPED_INT4 = ("lm_head", "embed_out", "output_projection")
+
+
+class BlockedLinear(nn.Module):
+    """``nn.Linear`` with its weight in oneDNN's layout."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.register_buffer(
+            "packed", torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), 1), persistent=False
+        )
+        self.bias = linear.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x · Wᵀ + b."""
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+
+
+class Int8Linear(nn.Module):
+    """Weights as int8 with a scale for each row, activations in bfloat16."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight = linear.weight.detach().float()
+        scale = weight.abs().amax(1).clamp(min=1e-8) / 127
+        self.register_buffer("packed", (weight / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8))
+        self.register_buffer("scale", scale.bfloat16())
+        self.bias = linear.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x · Wᵀ + b."""
+        rows = x.reshape(-1, self.in_features)
+        y = torch._weight_int8pack_mm(rows, self.packed, self.scale).view(*x.shape[:-1], self.out_features)
+        return y if self.bias is None else y + self.bias
+
+
+class Int4Linear(nn.Module):
+    """Weights as int4, for each group of 32 a scale and a zero point: w = (q - 8) · scale + zero."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        grouped = linear.weight.detach().float().view(self.out_features, self.in_features // _GROUP, _GROUP)
+        low, high = grouped.amin(-1), grouped.amax(-1)
+        scale = ((high - low) / 15).clamp(min=1e-8)
+        codes = ((grouped - low[..., None]) / scale[..., None]).round_().clamp_(0, 15)
+        codes = codes.view(self.out_features, self.in_features).to(torch.int32)
+        self.register_buffer("packed", torch._convert_weight_to_int4pack_for_cpu(codes, 1))
+        zero = low + 8 * scale
+        self.register_buffer("scales", torch.stack([scale.t(), zero.t()], -1).contiguous().bfloat16())
+        self.bias = linear.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x · Wᵀ + b."""
+        rows = x.reshape(-1, self.in_features)
+        y = torch._weight_int4pack_mm_for_cpu(rows, self.packed, _GROUP, self.scales)
+        y = y.view(*x.shape[:-1], self.out_features)
+        return y if self.bias is None else y + self.bias
+
+
+_KINDS: dict[str, tuple[type[nn.Module], torch.dtype]] = {
+    "blocked": (BlockedLinear, torch.float32),
+    "blocked bfloat16": (BlockedLinear, torch.bfloat16),
+    "int8": (Int8Linear, torch.bfloat16),
+    "int4": (Int4Linear, torch.bfloat16),
+}
+
+
+@cache
+def kernels() -> frozenset[str]:
+    """What this torch and processor can do: ``blocked``, ``blocked bfloat16``, ``int8``, ``int4``."""
+    found = set()
+    for name, (kind, dtype) in _KINDS.items():
+        linear = nn.Linear(64, 64, dtype=dtype)
+        x = torch.ones(3, 64, dtype=dtype)
+        try:
+            with torch.inference_mode():
+                close = torch.allclose(kind(linear)(x).float(), linear(x).float(), atol=0.2)
+        except (RuntimeError, AttributeError, NotImplementedError):
+            continue
+        if close:
+            found.add(name)
+    return frozenset(found)
+
+
+def pack(model: nn.Module, quantization: str | None) -> int:
+    """Replace the model's linear layers; gives how many.
+
+    Embeddings that share their weight with the output layer keep it. With ``int4`` the output layer gets int8: it
+    is the one whose errors change the words.
+
+    Raises:
+        OptionError: ``quantization`` is not possible with this torch and processor.
+    """
+    wanted = quantization or "blocked"
+    if quantization is not None and quantization not in kernels():
+        raise OptionError(f"quantization={quantization!r} is not possible with this torch and processor")
+    count = 0
+    for name, layer in list(model.named_modules()):
+        if type(layer) is not nn.Linear or min(layer.in_features, layer.out_features) < _LEAST:
+            continue
+        packed = _packed(name, layer, wanted)
+        if packed is not None:
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent) if parent else model, attribute, packed)
+            count += 1
+    return count
+
+
+def _packed(name: str, layer: nn.Linear, wanted: str) -> Any:
+    if wanted == "blocked":
+        kind = {torch.float32: "blocked", torch.bfloat16: "blocked bfloat16"}.get(layer.weight.dtype)
+        return BlockedLinear(layer) if kind in kernels() else None
+    if wanted == "int4" and layer.in_features % _GROUP == 0 and not name.endswith(_SKIPPED_INT4):
+        return Int4Linear(layer)
+    return Int8Linear(layer)

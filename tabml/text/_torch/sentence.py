@@ -1,0 +1,354 @@
+"""Sentence embedders: the layouts of sentence-transformers, and plain models with the mean of their tokens.
+
+Only the files are those of sentence-transformers, not the code: importing it takes twice as long as torch and
+transformers together, its loader can't refuse missing tensors, and its modules take class names from the repository.
+The tests hold the numbers against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from torch import nn
+
+from tabml.errors import CorruptModelError, ModelKindError, UnsafeModelError
+from tabml.text import checks
+from tabml.text._model import Placement
+from tabml.text._torch import loading
+from tabml.text._torch.encoders import Encoded, Encoder, SafeTokenizer, Served, check_kind, token_limit
+from tabml.text.repository import Repository
+
+_LEGACY_POOLING = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    each.__name__: each
+    for each in (nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.Sigmoid, nn.SiLU, nn.Softplus, nn.ELU, nn.Mish)
+}
+_ENCODER_ONLY = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
+_KNOWN_SETTINGS = {
+    "max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name",
+    "model_args", "tokenizer_args", "config_args", "model_kwargs", "processor_kwargs", "config_kwargs",
+    "processing_kwargs", "unpad_inputs",
+}  # fmt: skip
+_WIDEST = 1 << 16
+
+
+class Pooling(nn.Module):
+    """One vector out of the vectors of all tokens."""
+
+    def __init__(self, modes: Sequence[str] = ("mean",), include_prompt: bool = True) -> None:
+        super().__init__()
+        unknown = [mode for mode in modes if mode not in _LEGACY_POOLING.values()]
+        if unknown:
+            raise CorruptModelError(
+                f"pooling mode {unknown[0]!r:.40} is not one of {', '.join(_LEGACY_POOLING.values())}"
+            )
+        self.modes, self.include_prompt = tuple(modes), include_prompt
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> Pooling:
+        """From the module's ``config.json``."""
+        modes = config.get("pooling_mode")
+        if modes is None:
+            modes = [mode for key, mode in _LEGACY_POOLING.items() if config.get(key)] or ["mean"]
+        return cls([modes] if isinstance(modes, str) else list(modes), bool(config.get("include_prompt", True)))
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor, prompt_tokens: int) -> torch.Tensor:
+        """(texts, tokens, size) to (texts, modes × size); the mask is padded on the right."""
+        kept = mask
+        if prompt_tokens and not self.include_prompt:
+            kept = mask.clone()
+            kept[:, :prompt_tokens] = 0
+        return torch.cat([self._pooled(mode, tokens, kept) for mode in self.modes], -1)
+
+    def _pooled(self, mode: str, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        rows = torch.arange(len(tokens), device=tokens.device)
+        if mode == "cls":
+            return tokens[rows, mask.argmax(1)]
+        if mode == "lasttoken":
+            last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
+            return tokens[rows, last]
+        if mode == "max":
+            return tokens.masked_fill(mask[:, :, None] == 0, float("-inf")).amax(1)
+        weights = mask.float()
+        if mode == "weightedmean":
+            weights = weights * torch.arange(1, mask.shape[1] + 1, device=mask.device)
+        total = (tokens.float() * weights[:, :, None]).sum(1)
+        count = weights.sum(1, keepdim=True).clamp(min=1e-9)
+        return (total / (count.sqrt() if mode == "mean_sqrt_len_tokens" else count)).to(tokens.dtype)
+
+
+def _size(config: dict[str, Any], key: str, name: str) -> int:
+    value = config.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _WIDEST:
+        raise CorruptModelError(f"{name}: {key}={value!r:.40} must be a whole number from 1 to {_WIDEST}")
+    return value
+
+
+class Dense(nn.Module):
+    """A linear layer with an activation behind the pooling."""
+
+    def __init__(self, config: dict[str, Any], name: str) -> None:
+        super().__init__()
+        wide = [_size(config, key, name) for key in ("in_features", "out_features")]
+        if config.get("module_input_name", "sentence_embedding") != "sentence_embedding":
+            raise ModelKindError(f"{name} works on single tokens, which TextEmbedder does not give")
+        path = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+        activation = _ACTIVATIONS.get(path.rpartition(".")[2]) if path.startswith("torch.nn.") else None
+        if activation is None:
+            raise UnsafeModelError(f"{name}: activation_function={path!r:.80} is not one of {', '.join(_ACTIVATIONS)}")
+        self.linear = nn.Linear(wide[0], wide[1], bias=bool(config.get("bias", True)))
+        self.activation = activation()
+        self._residual = bool(config.get("use_residual", False))
+        if self._residual and wide[0] != wide[1]:
+            self.residual = nn.Linear(wide[0], wide[1], bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(texts, in) to (texts, out)."""
+        out = self.activation(self.linear(x))
+        if self._residual:
+            out = out + (self.residual(x) if hasattr(self, "residual") else x)
+        return out
+
+
+class Norm(nn.Module):
+    """Layer normalisation behind the pooling."""
+
+    def __init__(self, config: dict[str, Any], name: str) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(_size(config, "dimension", name))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The same shape."""
+        return self.norm(x)
+
+
+class Unit(nn.Module):
+    """Every vector gets length 1."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The same shape."""
+        return nn.functional.normalize(x, dim=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a repository says beside the model itself."""
+
+    pooling: Pooling
+    """Behind the model."""
+    behind: tuple[nn.Module, ...]
+    """Behind the pooling, without a :class:`Unit` at the end."""
+    normalizes: bool
+    """Whether there was one."""
+    prompts: dict[str, str]
+    """By name."""
+    default_prompt: str | None
+    """The name of the one that is taken unless told otherwise."""
+    dimensions: int | None
+    """That the vectors are cut to by default."""
+
+
+class SentenceModel:
+    """An embedder behind a queue."""
+
+    def __init__(self, encoder: Encoder, layout: Layout) -> None:
+        self.encoder, self.layout = encoder, layout
+        self.served: Served[NDArray[np.float32]] = Served(encoder, self._vectors)
+        with torch.inference_mode():
+            probe = encoder.tokenizer.encode(["a"])
+            self.size = len(self._vectors(probe)[0])
+
+    def prompt_tokens(self, prompt: str) -> int:
+        """Tokens that are the prompt's in each text, where the pooling leaves them out."""
+        if self.layout.pooling.include_prompt or not prompt:
+            return 0
+        ids = self.encoder.tokenizer.encode([prompt], name="prompt")[0].inputs["input_ids"]
+        return len(ids) - (ids[-1] in self.encoder.tokenizer.native.all_special_ids)
+
+    def encode(self, texts: Sequence[str], prompt: str, truncate: bool) -> list[Encoded]:
+        """Tokens of the texts, each with the prompt in front."""
+        tokens = self.prompt_tokens(prompt)
+        whole = [prompt + text for text in texts] if prompt else texts
+        found = self.encoder.tokenizer.encode(whole, truncate=truncate)
+        return [Encoded(one.inputs, tokens) for one in found] if tokens else found
+
+    def close(self) -> None:
+        """Finish what waits, and let go of the model."""
+        self.served.close()
+
+    def _vectors(self, batch: Sequence[Encoded]) -> list[NDArray[np.float32]]:
+        if len({one.extra for one in batch}) > 1:  # prompts of different callers
+            found: dict[int, NDArray[np.float32]] = {}
+            for extra in {one.extra for one in batch}:
+                mine = [at for at, one in enumerate(batch) if one.extra == extra]
+                found.update(zip(mine, self._vectors([batch[at] for at in mine]), strict=True))
+            return [found[at] for at in range(len(batch))]
+        features = self.encoder.features(batch)
+        output = self.encoder(features)
+        with torch.inference_mode():
+            x = self.layout.pooling(output.last_hidden_state, features["attention_mask"], batch[0].extra)
+            for module in self.layout.behind:
+                x = module(x)
+            rows: NDArray[np.float32] = x.float().cpu().numpy()
+        return list(rows)
+
+
+def load_sentence_model(repository: Repository, placement: Placement, *, architecture: str | None) -> SentenceModel:
+    """An embedder out of a repository of which nothing is fetched yet.
+
+    Raises:
+        ModelKindError: it is a model for another task.
+        CorruptModelError: files are missing or contradict each other.
+        UnsafeModelError: it asks for code.
+        ModelLoadError: a library refused it.
+    """
+    if repository.is_gguf:
+        check_kind(repository, (), "TextEmbedder")
+    repository.fetch_small(sentence=True)
+    modules = repository.json("modules.json")
+    if modules is None:
+        check_kind(repository, ("Model", "ForMaskedLM"), "TextEmbedder")
+        modules = []
+    _check_first(modules, repository.name)
+    model = _load_body(repository, placement, architecture)
+    settings = repository.json("sentence_bert_config.json") or {}
+    with loading.told(repository, "the layout of sentence-transformers"):
+        tokenizer = _load_tokenizer(repository, settings)
+        encoder = Encoder(repository.name, SafeTokenizer(tokenizer, _limit(tokenizer, model.config, settings)), model)
+        return SentenceModel(encoder, _layout(repository, modules, encoder.device, model.dtype))
+
+
+def _kind(module: dict[str, Any]) -> str:
+    return str(module.get("type")).rpartition(".")[2]
+
+
+def _check_first(modules: list[dict[str, Any]], name: str) -> None:
+    if modules and (_kind(modules[0]) != "Transformer" or modules[0].get("path")):
+        raise ModelKindError(
+            f"{name}: modules.json begins with {_kind(modules[0])!r:.40} in {modules[0].get('path')!r:.40}; "
+            "TextEmbedder needs a Transformer in the main folder"
+        )
+
+
+def _load_body(repository: Repository, placement: Placement, architecture: str | None) -> Any:
+    """The model without a head, whatever head it was saved with."""
+    config, name = repository.config, repository.name
+    kind = config.get("model_type")
+    if kind not in transformers.CONFIG_MAPPING:
+        raise ModelKindError(f"{name}: model_type={kind!r:.40} is not known to transformers")
+    loading.check_architecture(config, name, architecture, lambda _: True, "TextEmbedder")
+    loader = getattr(transformers, _ENCODER_ONLY.get(str(kind), "AutoModel"))
+    if loader is transformers.AutoModel and config.get("is_encoder_decoder"):
+        raise ModelKindError(f"{name} is an encoder with a decoder, which is no model for TextEmbedder")
+    device = loading.resolve_device(placement)
+    dtype = loading.resolve_dtype(placement, device, config)
+    repository.fetch_weights()
+    with loading.quiet(), loading.told(repository, "the model"):
+        model, info = loader.from_pretrained(
+            repository.path,
+            dtype=dtype,
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
+    loading.check_whole(model, {**info, "missing_keys": missing}, name)
+    return loading.finished(model, placement, device)
+
+
+def _load_tokenizer(repository: Repository, settings: dict[str, Any]) -> Any:
+    strange = sorted(set(settings) - _KNOWN_SETTINGS)
+    strange += [
+        f"{key}.{each}" for key in settings if key.endswith(("_args", "_kwargs")) for each in settings[key] or ()
+    ]
+    if strange:
+        raise UnsafeModelError(
+            f"{repository.name}/sentence_bert_config.json has {strange[0]!r:.60}, which is not supported"
+        )
+    modalities = settings.get("modality_config")
+    if modalities is not None and "text" not in modalities:
+        raise ModelKindError(f"{repository.name} embeds {', '.join(map(str, modalities))}, not plain texts")
+    tokenizer = loading.load_tokenizer(repository)
+    if settings.get("do_lower_case") and tokenizer.is_fast:
+        from tokenizers.normalizers import Lowercase
+        from tokenizers.normalizers import Sequence as Chain
+
+        backend = tokenizer.backend_tokenizer
+        before = [Lowercase()] if backend.normalizer is None else [Lowercase(), backend.normalizer]
+        backend.normalizer = Chain(before)
+    return tokenizer
+
+
+def _limit(tokenizer: Any, config: Any, settings: dict[str, Any]) -> int:
+    said = settings.get("max_seq_length")
+    limit = token_limit(tokenizer, config)
+    if isinstance(said, int) and not isinstance(said, bool) and said > 0:
+        positions = getattr(config, "max_position_embeddings", None)
+        return min(said, positions) if isinstance(positions, int) and positions > 0 else said
+    return limit
+
+
+def _layout(repository: Repository, modules: list[dict[str, Any]], device: torch.device, dtype: torch.dtype) -> Layout:
+    pooling = Pooling() if not modules else None
+    behind: list[nn.Module] = []
+    for module in modules[1:]:
+        kind, folder = _kind(module), str(module.get("path"))
+        config = repository.json(f"{folder}/config.json") or {}
+        where = f"{repository.name}/{folder}"
+        if kind == "Pooling" and pooling is None:
+            pooling = Pooling.of(config)
+        elif kind == "Normalize":
+            behind.append(Unit())
+        elif kind == "Dense":
+            behind.append(_with_weights(repository, folder, Dense(config, where)))
+        elif kind == "LayerNorm":
+            behind.append(_with_weights(repository, folder, Norm(config, where)))
+        elif kind != "Dropout":
+            raise ModelKindError(f"{where}: TextEmbedder does not know the module {kind!r:.40}")
+    if pooling is None:
+        raise ModelKindError(f"{repository.name}: modules.json has no Pooling")
+    normalizes = bool(behind) and isinstance(behind[-1], Unit)
+    if normalizes:
+        behind.pop()
+    said = repository.json("config_sentence_transformers.json") or {}
+    prompts = {str(key): str(value or "") for key, value in (said.get("prompts") or {}).items()}
+    default, cut = said.get("default_prompt_name"), said.get("truncate_dim")
+    return Layout(
+        pooling=pooling,
+        behind=tuple(module.eval().to(device, dtype) for module in behind),
+        normalizes=normalizes,
+        prompts=prompts,
+        default_prompt=default if default in prompts else None,
+        dimensions=cut if isinstance(cut, int) and cut > 0 else None,
+    )
+
+
+def _with_weights(repository: Repository, folder: str, module: nn.Module) -> nn.Module:
+    """Fill the module from its folder's safetensors file, every tensor of it."""
+    from safetensors.torch import load_file
+
+    path = f"{folder}/model.safetensors"
+    if path not in repository:
+        raise CorruptModelError(f"{repository.name} has no {path}")
+    checks.check_safetensors(repository.path / path, f"{repository.name}/{path}")
+    with loading.told(repository, path):
+        weights = load_file(repository.path / path)
+    try:
+        module.load_state_dict(weights, strict=True)
+    except RuntimeError as problem:
+        raise CorruptModelError(f"{repository.name}/{path}: {' '.join(str(problem).split())[:200]}") from problem
+    return module

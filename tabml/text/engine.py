@@ -1,0 +1,62 @@
+"""What generates tokens, behind one interface: the models above don't know which library it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, Protocol
+
+from tabml.cancellation import Cancellation
+from tabml.text.options import GenerationOptions
+from tabml.text.results import Delta
+
+EngineName = Literal["torch"]
+ENGINES: tuple[EngineName, ...] = ("torch",)
+
+
+class Engine(Protocol):
+    """A loaded language model. Thread-safe: requests of several threads run side by side."""
+
+    name: EngineName
+    """Which library."""
+    context_length: int
+    """Tokens of prompt and answer together, at the most."""
+    chat_template: str | None
+    """The model's own, as Jinja."""
+    special_tokens: Mapping[str, str]
+    """What templates may use, such as ``bos_token``."""
+    control_tokens: frozenset[str]
+    """How control tokens are written."""
+
+    def encode(self, text: str, *, special_tokens: bool = False, parse_special: bool = True) -> list[int]:
+        """The tokens of a text.
+
+        Args:
+            text: Any text.
+            special_tokens: Add those that the model begins and ends texts with.
+            parse_special: Control tokens written in the text are control tokens; else they are text.
+        """
+        ...
+
+    def decode(self, token_ids: Sequence[int], *, special_tokens: bool = False) -> str:
+        """The text of tokens; control tokens only when asked for."""
+        ...
+
+    def stream(self, prompt: Sequence[int], options: GenerationOptions, cancellation: Cancellation) -> Iterator[Delta]:
+        """The answers, piece by piece; the last delta has the usage.
+
+        Closing the iterator, or the cancellation, ends the work within one step.
+
+        Args:
+            prompt: At least one token.
+            options: As asked for; an option that the engine can't honour is refused.
+            cancellation: Ends the stream with CallCancelledError.
+
+        Raises:
+            OptionError: an option is impossible here, or the prompt leaves no room in the context.
+            CallCancelledError: ``cancellation`` was set.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what runs and free the model; twice is fine."""
+        ...

@@ -1,0 +1,145 @@
+"""The files of one model: which of them are needed, fetched in two steps, and checked before a library sees them."""
+
+from __future__ import annotations
+
+import json
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from tabml.cancellation import current_cancellation
+from tabml.errors import CorruptModelError, ModelFileNotFoundError, UnsafeModelError
+from tabml.files import FileProvider, FileRef, Snapshot
+from tabml.text import checks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Self
+
+TOKENIZER_FILES = (
+    "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+    "source.spm", "target.spm", "target_vocab.json",
+)  # fmt: skip
+SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
+_CONFIGS = ("config.json", "generation_config.json")
+_INDEX = "model.safetensors.index.json"
+_WEIGHTS = "model.safetensors"
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "model.ckpt", "flax_model.msgpack")
+
+
+class Repository:
+    """The files of one model as a folder in memory; closed once the model is built."""
+
+    def __init__(self, provider: FileProvider, ref: FileRef) -> None:
+        """Nothing is fetched yet.
+
+        Args:
+            provider: Where files come from.
+            ref: ``config.json`` of a model in the layout of transformers, or a GGUF file.
+        """
+        self._folder = Snapshot(provider, ref.repo, revision=ref.revision, cancellation=current_cancellation())
+        self.ref = ref
+        """What the model begins with."""
+        self.config: dict[str, Any] = {}
+        """``config.json``, checked; empty for GGUF."""
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._folder.path
+
+    @property
+    def name(self) -> str:
+        """What messages call the model."""
+        return self.ref.repo
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the model is one GGUF file."""
+        return self.ref.path.endswith(".gguf")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._folder
+
+    def json(self, name: str) -> Any:
+        """A JSON file of the folder; None where it isn't there.
+
+        Raises:
+            CorruptModelError: it isn't JSON.
+        """
+        if name not in self._folder:
+            return None
+        try:
+            return json.loads(self._folder.read(name, checks.MAX_JSON_BYTES))
+        except (ValueError, RecursionError) as problem:
+            raise CorruptModelError(f"{self.name}/{name} is not JSON: {problem}") from None
+
+    def fetch_small(self, *, sentence: bool = False) -> None:
+        """Configurations and tokenizer, checked.
+
+        Args:
+            sentence: The files of a sentence-transformers layout too.
+
+        Raises:
+            ModelFileNotFoundError: there is no ``config.json``.
+            CorruptModelError: a file is not what it should be.
+            UnsafeModelError: the model asks for code.
+        """
+        extra = SENTENCE_FILES if sentence else ()
+        self._folder.add(["config.json"], optional=(*_CONFIGS, *TOKENIZER_FILES, *extra))
+        self.config = checks.check_config(self.json("config.json"), self.name)
+        checks.check_generation_config(self.json("generation_config.json"), self.name)
+        checks.check_tokenizer_config(self.json("tokenizer_config.json"), self.name)
+        if "tokenizer.json" in self._folder:
+            checks.check_tokenizer(self._folder.read("tokenizer.json", checks.MAX_TOKENIZER_BYTES), self.name)
+        if sentence and (modules := self.json("modules.json")) is not None:
+            folders = checks.check_modules(modules, self.name)
+            self._folder.add(optional=[f"{folder}/{name}" for folder in folders for name in ("config.json", _WEIGHTS)])
+
+    def fetch_weights(self) -> None:
+        """The weights: one safetensors file, or those of an index, or the one GGUF file.
+
+        Raises:
+            ModelFileNotFoundError: there are none.
+            UnsafeModelError: there are only pickled ones.
+            CorruptModelError: the index names something else than weights.
+        """
+        if self.is_gguf:
+            self._folder.add([self.ref.path])
+            checks.check_gguf(self.path / self.ref.path, self.name)
+            return
+        self._folder.add(optional=[_INDEX])
+        if _INDEX in self._folder:
+            shards = checks.check_index(self.json(_INDEX), self.name)
+            self._folder.add(shards)
+        else:
+            self._folder.add(optional=[_WEIGHTS])
+            shards = [_WEIGHTS]
+            if _WEIGHTS not in self._folder:
+                self._say_what_is_missing()
+        for shard in shards:
+            checks.check_safetensors(self.path / shard, f"{self.name}/{shard}")
+
+    def _say_what_is_missing(self) -> None:
+        try:
+            present = [name for name in self._folder.listed("*") if name in _PICKLES or name.endswith((".pt", ".pth"))]
+        except (ModelFileNotFoundError, NotImplementedError):
+            present = []
+        if present:
+            raise UnsafeModelError(
+                f"{self.name} has its weights only as {present[0]}, which can run code when it is read; "
+                "take a revision with safetensors"
+            )
+        raise ModelFileNotFoundError(f"{self.name} has neither {_WEIGHTS} nor {_INDEX}")
+
+    def close(self) -> None:
+        """Let go of the files; what was mapped of them stays valid."""
+        self._folder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

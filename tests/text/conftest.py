@@ -1,0 +1,47 @@
+"""Models for tests of text: tiny ones that are built once a session, and one with real weights."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tabml.files import default_provider, read_bytes
+from tabml.files.catalog import find
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+TinyModels = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyModels]:
+    """The folder of a tiny model, by the name of its recipe in ``tiny.py``."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    import tiny as recipes
+
+    built: dict[str, Path] = {}
+    root = tmp_path_factory.mktemp("tiny")
+
+    def find(name: str) -> Path:
+        if name not in built:
+            built[name] = recipes.build(getattr(recipes, name), root / name)
+        return built[name]
+
+    yield find
+    sys.path.remove(str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """all-MiniLM-L6-v2 with its real weights, from the catalog, as a folder for plain libraries."""
+    folder = tmp_path_factory.mktemp("minilm")
+    provider = default_provider()
+    for entry in find("all-minilm-l6-v2").files:
+        path = folder / entry.file
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(read_bytes(provider, entry.ref))
+    return folder

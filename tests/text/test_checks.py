@@ -1,0 +1,282 @@
+"""Repositories that are broken or mean harm: told in one line before a library reads them."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tabml.errors import CorruptModelError, UnsafeModelError
+from tabml.text import checks
+
+GOOD = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2, "hidden_size": 32,
+        "vocab_size": 300, "pad_token_id": -1, "sliding_window": None, "rope_parameters": {"rope_theta": 1e4},
+        "tie_word_embeddings": True, "n_inner": None, "attn_implementation": "sdpa"}  # fmt: skip
+CONFIGS: list[tuple[Any, type[Exception]]] = [
+    ([], CorruptModelError),
+    (None, CorruptModelError),
+    ({**GOOD, "num_hidden_layers": 10**9}, CorruptModelError),
+    ({**GOOD, "n_layer": -1}, CorruptModelError),
+    ({**GOOD, "hidden_size": 0}, CorruptModelError),
+    ({**GOOD, "vocab_size": 1 << 40}, CorruptModelError),
+    ({**GOOD, "vocab_size": 2.5}, CorruptModelError),
+    ({**GOOD, "text_config": {"num_attention_heads": 10**7}}, CorruptModelError),
+    ({**GOOD, "layer_norm_eps": float("inf")}, CorruptModelError),
+    ({**GOOD, "some": 1 << 70}, CorruptModelError),
+    ({**GOOD, "model_type": "../../x"}, CorruptModelError),
+    ({**GOOD, "architectures": ["os.system"]}, CorruptModelError),
+    ({**GOOD, "architectures": "LlamaForCausalLM"}, CorruptModelError),
+    ({**GOOD, "auto_map": {"AutoModel": "x.Y"}}, UnsafeModelError),
+    ({**GOOD, "vision_config": {"auto_map": {"AutoModel": "x.Y"}}}, UnsafeModelError),
+    ({**GOOD, "_attn_implementation": "kernels-community/flash"}, UnsafeModelError),
+    ({**GOOD, "text_config": {"_attn_implementation_internal": "org/code"}}, UnsafeModelError),
+    ({**GOOD, "quantization_config": {"quant_method": "x"}}, UnsafeModelError),
+]
+
+
+@pytest.mark.parametrize(("config", "kind"), CONFIGS, ids=lambda each: repr(each)[-60:])
+def test_a_configuration_that_would_hurt_is_refused(config: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=r"repo/config\.json") as caught:
+        checks.check_config(config, "repo")
+    assert "\n" not in str(caught.value)
+
+
+def test_usual_configurations_pass(tiny: Callable[[str], Path]) -> None:
+    assert checks.check_config(GOOD, "repo") == GOOD
+    for name in ("llama_chat", "gpt2", "code_fim", "bert", "sentence_bert", "t5", "marian", "nllb", "bart",
+                 "inference_deberta", "causal_reranker"):  # fmt: skip
+        folder = tiny(name)
+        for check, file in (
+            (checks.check_config, "config.json"),
+            (checks.check_generation_config, "generation_config.json"),
+            (checks.check_tokenizer_config, "tokenizer_config.json"),
+        ):
+            if (folder / file).is_file():
+                check(json.loads((folder / file).read_text()), name)
+        if (folder / "tokenizer.json").is_file():
+            checks.check_tokenizer((folder / "tokenizer.json").read_bytes(), name)
+        checks.check_safetensors(folder / "model.safetensors", name)
+    assert checks.check_modules(json.loads((tiny("sentence_bert") / "modules.json").read_text()), "r") != []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"tokenizer_class": "a.b"}, {"auto_map": {"AutoTokenizer": ["x.Y", None]}}, {"vocab_file": "../../etc/passwd"},
+     {"tokenizer_file": "/etc/passwd"}, {"added_tokens_decoder": []}, "text"],
+)  # fmt: skip
+def test_a_tokenizer_configuration_cannot_lead_elsewhere(config: Any) -> None:
+    with pytest.raises((CorruptModelError, UnsafeModelError)):
+        checks.check_tokenizer_config(config, "repo")
+
+
+def test_a_generation_configuration_cannot_bring_code() -> None:
+    checks.check_generation_config(None, "repo")
+    checks.check_generation_config({"eos_token_id": [1, 2]}, "repo")
+    for bad in ({"custom_generate": "x"}, {"max_length": 1 << 80}, []):
+        with pytest.raises((CorruptModelError, UnsafeModelError)):
+            checks.check_generation_config(bad, "repo")
+
+
+@pytest.mark.parametrize(
+    "kind", ["os.system", "torch.nn.Linear", "sentence_transformersx.A", "sentence_transformers", 5]
+)
+def test_modules_are_of_one_package(kind: Any) -> None:
+    with pytest.raises(UnsafeModelError):
+        checks.check_modules([{"type": kind, "path": ""}], "repo")
+
+
+def test_modules_stay_in_the_repository() -> None:
+    kind = "sentence_transformers.models.Pooling"
+    assert checks.check_modules([{"type": kind, "path": "1_Pooling"}, {"type": kind, "path": ""}], "r") == ["1_Pooling"]
+    for path in ("../x", "/etc", "a/../../b", "x\0y"):
+        with pytest.raises(UnsafeModelError):
+            checks.check_modules([{"type": kind, "path": path}], "r")
+    with pytest.raises(CorruptModelError):
+        checks.check_modules({}, "r")
+
+
+def test_an_index_names_files_beside_it() -> None:
+    found = checks.check_index({"weight_map": {"b": "2.safetensors", "a": "1.safetensors", "c": "1.safetensors"}}, "r")
+    assert found == ["1.safetensors", "2.safetensors"]
+    for bad in ("../1.safetensors", "/a.safetensors", "a.bin", "a/b.safetensors", 5, "x.safetensors\n"):
+        with pytest.raises(UnsafeModelError):
+            checks.check_index({"weight_map": {"a": bad}}, "r")
+    for broken in ({}, [], {"weight_map": {}}, {"weight_map": []}):
+        with pytest.raises(CorruptModelError):
+            checks.check_index(broken, "r")
+
+
+def tokenizer(**parts: Any) -> bytes:
+    words = {"[UNK]": 0, "a": 1, "b": 2}
+    return json.dumps(
+        {"version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None,
+         "decoder": None, "model": {"type": "WordLevel", "vocab": words, "unk_token": "[UNK]"}, **parts}
+    ).encode()  # fmt: skip
+
+
+def padding(**more: Any) -> dict[str, Any]:
+    return {
+        "padding": {
+            "strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
+            "pad_type_id": 0, "pad_token": "[UNK]", **more,
+        }
+    }  # fmt: skip
+
+
+def replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+HARMFUL: dict[str, dict[str, Any]] = {
+    "fixed padding": padding(strategy={"Fixed": 10**10}),
+    "multiples": padding(pad_to_multiple_of=10**10),
+    "rules that blow up": {"normalizer": {"type": "Sequence", "normalizers": [replace({"String": "a"}, "a" * 50)] * 8}},
+}
+REFUSED: dict[str, dict[str, Any]] = {
+    **HARMFUL,
+    "expressions that blow up": {
+        "normalizer": {"type": "Sequence", "normalizers": [replace({"Regex": "."}, "a" * 10)] * 8}
+    },
+    "a long expression": {"normalizer": replace({"Regex": "a" * 5000}, "b")},
+    "no pattern": {"normalizer": {"type": "Replace", "content": "x"}},
+    "no vocabulary": {"model": {"type": "BPE"}},
+    "merges": {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": 5}},
+    "many rules": {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 500}},
+    "rules that are none": {"decoder": {"type": "Sequence", "decoders": 7}},
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_tokenizer_that_would_hurt_is_refused(name: str) -> None:
+    with pytest.raises((UnsafeModelError, CorruptModelError), match=r"repo/tokenizer\.json"):
+        checks.check_tokenizer(tokenizer(**REFUSED[name]), "repo")
+
+
+@pytest.mark.parametrize("name", HARMFUL)
+def test_the_library_would_not_have_lived_through_it(name: str, tmp_path: Path) -> None:
+    """The check of the check: without it, encoding a short text ends the process or fills its memory."""
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(tokenizer(**HARMFUL[name]))
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (2 << 30,) * 2); resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
+        "from tokenizers import Tokenizer\n"
+        f"Tokenizer.from_file({str(path)!r}).encode_batch(['a', 'a b'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert ended.returncode != 0
+
+
+def test_usual_rules_pass() -> None:
+    rules = [{"type": "Prepend", "prepend": "▁"}, replace({"String": " "}, "▁"), {"type": "NFC"}]
+    checks.check_tokenizer(tokenizer(normalizer={"type": "Sequence", "normalizers": rules}, **padding()), "repo")
+    with pytest.raises(CorruptModelError, match="not JSON"):
+        checks.check_tokenizer(b"[" * 100_000, "repo")
+
+
+def safetensors(header: Any, body: bytes = bytes(8), *, length: int | None = None) -> bytes:
+    content = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(content) if length is None else length) + content + body
+
+
+TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+BROKEN: list[bytes] = [
+    b"", bytes(7), safetensors({"a": TENSOR}, bytes(4)), safetensors({"a": TENSOR}, bytes(12)),
+    safetensors({"a": TENSOR}, length=1 << 60), safetensors(b"{"), safetensors([]), safetensors({"a": 5}),
+    safetensors({"a": {**TENSOR, "dtype": "X"}}), safetensors({"a": {**TENSOR, "shape": [3]}}),
+    safetensors({"a": {**TENSOR, "shape": [-2]}}), safetensors({"a": {**TENSOR, "shape": [True, 2]}}),
+    safetensors({"a": {**TENSOR, "data_offsets": [8, 0]}}), safetensors({"a": TENSOR, "b": TENSOR}),
+    safetensors({"a": {**TENSOR, "data_offsets": [4, 12]}}, bytes(12)),
+    safetensors({"a": {**TENSOR, "shape": [1 << 40, 1 << 40]}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=lambda each: repr(each)[:60])
+def test_weights_that_contradict_their_header_are_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CorruptModelError, match="repo/model"):
+        checks.check_safetensors(path, "repo/model")
+
+
+def test_weights_of_many_tensors_pass(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    header = {f"layer.{n}": {**TENSOR, "data_offsets": [8 * n, 8 * n + 8]} for n in range(100_000)}
+    path.write_bytes(safetensors(header, bytes(800_000)))
+    checks.check_safetensors(path, "repo")
+    path.write_bytes(safetensors({"__metadata__": {"format": "pt"}, "a": TENSOR}))
+    checks.check_safetensors(path, "repo")
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+def gguf(
+    tensors: int = 1,
+    *,
+    version: int = 3,
+    shape: tuple[int, ...] = (32,),
+    kind: int = 0,
+    offset: int = 0,
+    body: int = 128,
+) -> bytes:
+    pairs = [
+        text("general.architecture") + struct.pack("<I", 8) + text("llama"),
+        text("llama.context_length") + struct.pack("<II", 4, 512),
+        text("list") + struct.pack("<IIQ", 9, 8, 2) + text("a") + text("b"),
+        text("numbers") + struct.pack("<IIQ", 9, 4, 2) + bytes(8),
+    ]
+    head = b"GGUF" + struct.pack("<IQQ", version, tensors, len(pairs)) + b"".join(pairs)
+    for number in range(tensors):
+        dimensions = struct.pack(f"<{len(shape)}Q", *shape)
+        head += text(f"t{number}") + struct.pack("<I", len(shape)) + dimensions + struct.pack("<IQ", kind, offset)
+    return head + bytes(-len(head) % 32) + bytes(body)
+
+
+def test_gguf_metadata_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf())
+    found = checks.check_gguf(path, "repo")
+    assert found == {"general.architecture": "llama", "llama.context_length": 512, "list": 2, "numbers": 2}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"GGUF", b"GGML" + bytes(100), gguf(version=9), gguf(body=0), gguf(kind=999),
+     gguf(shape=(1 << 50,)), gguf(shape=(31,), kind=2), gguf(offset=1 << 40), gguf(shape=(32, 32, 32, 32, 32)),
+     gguf(shape=(0,))],
+    ids=lambda each: repr(each)[-30:],
+)  # fmt: skip
+def test_a_gguf_that_contradicts_itself_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    with pytest.raises(CorruptModelError):
+        checks.check_gguf(path, "repo")
+
+
+@given(st.binary(max_size=64), st.integers(0, 400))
+def test_no_bytes_get_through_the_gguf_header_otherwise(noise: bytes, at: int) -> None:
+    import tempfile
+
+    content = bytearray(gguf(3))
+    content[at : at + len(noise)] = noise
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        try:
+            checks.check_gguf(Path(file.name), "repo")
+        except CorruptModelError:
+            pass
+
+
+def test_the_block_sizes_are_those_of_gguf() -> None:
+    sizes = pytest.importorskip("gguf").GGML_QUANT_SIZES
+    assert {int(kind): size for kind, size in sizes.items()} == checks._BLOCKS

@@ -1,0 +1,358 @@
+"""The torch engine against plain transformers on the same weights: alone, side by side, and cut short."""
+
+from __future__ import annotations
+
+import gc
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tabml.cancellation import Cancellation
+from tabml.errors import CallCancelledError, InferenceError, ModelClosedError, OptionError
+from tabml.text.options import GenerationOptions
+from tabml.text.results import Delta, joined
+
+GREEDY = GenerationOptions(temperature=0, max_new_tokens=24)
+PROMPTS = [
+    "hello world, how are you today? hello world", "the quick", "def add(a, b):\n", "0123456789 + - * / = < > ( ) [ ]",
+    "the quick brown fox jumps over the lazy dog and the quick brown fox",
+]  # fmt: skip
+
+
+def open_engine(folder: Path, **changes: Any) -> Any:
+    import transformers
+
+    from tabml.text._torch.engine import TorchEngine
+
+    config = transformers.AutoConfig.from_pretrained(folder)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, config=config).eval()
+    return TorchEngine(model, transformers.AutoTokenizer.from_pretrained(folder))
+
+
+@pytest.fixture(scope="module")
+def engine(tiny: Callable[[str], Path]) -> Iterator[Any]:
+    made = open_engine(tiny("llama_chat"))
+    yield made
+    made.close()
+
+
+def plain(engine: Any, prompt: list[int], **options: Any) -> list[int]:
+    """What transformers' own generate gives; the tiny models have no token that ends."""
+    import torch
+
+    with torch.inference_mode():
+        out = engine._model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt)),
+            eos_token_id=None,
+            pad_token_id=0,
+            **options,
+        )
+    return list(out[0][len(prompt) :].tolist())
+
+
+def deltas(engine: Any, prompt: list[int], options: GenerationOptions = GREEDY) -> list[Delta]:
+    return list(engine.stream(prompt, options, Cancellation()))
+
+
+def tokens(found: list[Delta]) -> list[int]:
+    return [token for delta in found for token in delta.token_ids]
+
+
+@pytest.mark.parametrize("recipe", ["llama_chat", "gpt2", "code_fim"])
+def test_greedy_tokens_are_those_of_transformers(recipe: str, tiny: Callable[[str], Path]) -> None:
+    engine = open_engine(tiny(recipe))
+    try:
+        for text in PROMPTS:
+            prompt = engine.encode(text)
+            assert tokens(deltas(engine, prompt)) == plain(engine, prompt, do_sample=False, max_new_tokens=24)
+    finally:
+        engine.close()
+
+
+def side_by_side(engine: Any, prompts: list[list[int]], options: list[GenerationOptions]) -> list[list[Delta]]:
+    found: list[list[Delta]] = [[] for _ in prompts]
+
+    def work(at: int) -> None:
+        time.sleep(0.002 * at)
+        found[at] = deltas(engine, prompts[at], options[at])
+
+    threads = [threading.Thread(target=work, args=(at,)) for at in range(len(prompts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return found
+
+
+@pytest.mark.parametrize("recipe", ["llama_chat", "gpt2", "code_fim"])
+def test_answers_that_run_together_are_as_if_alone(recipe: str, tiny: Callable[[str], Path]) -> None:
+    """Of different lengths, joining and leaving at different steps, with begins in common."""
+    engine = open_engine(tiny(recipe))
+    try:
+        prompts = [engine.encode(text) for text in PROMPTS * 2]
+        options = [GenerationOptions(temperature=0, max_new_tokens=8 + 5 * at) for at in range(len(prompts))]
+        want = [
+            plain(engine, prompt, do_sample=False, max_new_tokens=each.max_new_tokens)
+            for prompt, each in zip(prompts, options, strict=True)
+        ]
+        for _ in range(3):  # the second time slots still hold the prompts
+            assert [tokens(each) for each in side_by_side(engine, prompts, options)] == want
+    finally:
+        engine.close()
+
+
+def test_a_window_of_attention_holds_for_answers_that_run_together(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    """Mistral's, and Gemma's where only some layers have one."""
+    import torch
+    import transformers
+
+    from tabml.text._torch.engine import TorchEngine
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny("llama_chat"))
+    size: dict[str, Any] = {
+        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 128, "sliding_window": 7,
+    }  # fmt: skip
+    kinds = [
+        transformers.MistralConfig(num_hidden_layers=2, **size),
+        transformers.Gemma3TextConfig(
+            num_hidden_layers=3, layer_types=["sliding_attention", "full_attention", "sliding_attention"], **size
+        ),
+    ]
+    for config in kinds:
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(config).eval()
+        engine = TorchEngine(model, tokenizer)
+        try:
+            prompts = [engine.encode(text) for text in PROMPTS]
+            want = [plain(engine, prompt, do_sample=False, max_new_tokens=24) for prompt in prompts]
+            found = side_by_side(engine, prompts, [GREEDY] * len(prompts))
+            assert [tokens(each) for each in found] == want, config.model_type
+        finally:
+            engine.close()
+
+
+def test_a_long_prompt_is_read_in_pieces(engine: Any) -> None:
+    prompt = (engine.encode("the quick brown fox ") * 100)[:230]
+    want = plain(engine, prompt, do_sample=False, max_new_tokens=10)
+    from tabml.text._torch import engine as module
+
+    whole, module._PIECE = module._PIECE, 64
+    try:
+        assert tokens(deltas(engine, prompt, GenerationOptions(temperature=0, max_new_tokens=10))) == want
+    finally:
+        module._PIECE = whole
+
+
+def test_the_next_turn_reads_only_what_is_new(engine: Any) -> None:
+    prompt = engine.encode("a photo of a cat. " * 5)
+    first = deltas(engine, prompt)
+    turn = [*prompt, *tokens(first), *engine.encode("and a dog")]
+    second = deltas(engine, turn)
+    assert second[-1].usage is not None
+    assert second[-1].usage.cached_tokens >= len(prompt) + len(tokens(first)) - 1
+    assert tokens(second) == plain(engine, turn, do_sample=False, max_new_tokens=24)
+
+
+def test_a_seed_gives_the_same_text_alone_and_in_company(engine: Any) -> None:
+    prompt = engine.encode("hello")
+    options = GenerationOptions(seed=7, max_new_tokens=20)
+    alone = tokens(deltas(engine, prompt, options))
+    assert alone == tokens(deltas(engine, prompt, options))
+    assert alone != tokens(deltas(engine, prompt, GenerationOptions(seed=8, max_new_tokens=20)))
+    together = side_by_side(engine, [prompt] * 3, [options, GREEDY, GenerationOptions(seed=9, max_new_tokens=20)])
+    assert tokens(together[0]) == alone
+
+
+def test_several_answers_differ_and_each_ends_once(engine: Any) -> None:
+    found = deltas(engine, engine.encode("hello"), GenerationOptions(seed=1, n=3, max_new_tokens=12))
+    whole = joined(found)
+    assert len({choice.token_ids for choice in whole.choices}) == 3
+    assert [delta.index for delta in found if delta.finish_reason is not None] == sorted([0, 1, 2])
+    assert whole.usage.completion_tokens == 36
+    assert sum(delta.usage is not None for delta in found) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "same"),
+    [
+        ({"repetition_penalty": 1.7}, {"repetition_penalty": 1.7}),
+        ({"no_repeat_ngram_size": 2}, {"no_repeat_ngram_size": 2}),
+        ({"logit_bias": {5: 90.0, 9: 90.5}}, {"sequence_bias": [[[5], 90.0], [[9], 90.5]]}),
+    ],
+)
+def test_what_acts_on_scores_acts_as_in_transformers(engine: Any, options: Any, same: Any) -> None:
+    prompt = engine.encode("hello world hello world")
+    found = deltas(engine, prompt, GenerationOptions(temperature=0, max_new_tokens=24, **options))
+    assert tokens(found) == plain(engine, prompt, do_sample=False, max_new_tokens=24, **same)
+
+
+def test_penalties_count_what_was_written(engine: Any) -> None:
+    prompt = engine.encode("hello")
+    usual = tokens(deltas(engine, prompt))
+    most = max(usual.count(token) for token in usual)
+    assert most > 2  # or the test shows nothing
+    for name in ("frequency_penalty", "presence_penalty"):
+        found = tokens(deltas(engine, prompt, GenerationOptions(temperature=0, max_new_tokens=24, **{name: 2.0})))
+        assert max(found.count(token) for token in found) < most
+
+
+def test_bad_words_do_not_come(engine: Any) -> None:
+    prompt = engine.encode("hello")
+    text = joined(deltas(engine, prompt)).text
+    word = engine.decode(tokens(deltas(engine, prompt))[:1])
+    assert word in text
+    assert (
+        word
+        not in joined(
+            deltas(engine, prompt, GenerationOptions(temperature=0, max_new_tokens=24, bad_words=(word,)))
+        ).text
+    )
+
+
+def test_a_stop_text_ends_the_answer_wherever_tokens_cut_it(engine: Any) -> None:
+    prompt = engine.encode("hello world")
+    text = joined(deltas(engine, prompt, GenerationOptions(seed=3, max_new_tokens=40))).text
+    for begin in range(3, len(text) - 3, 4):
+        stop = text[begin : begin + 3]
+        found = deltas(engine, prompt, GenerationOptions(seed=3, max_new_tokens=40, stop=(stop,)))
+        assert "".join(delta.text for delta in found) == text[: text.index(stop)]
+        assert found[-1].finish_reason == "stop"
+
+
+def test_a_stop_token_ends_the_answer_and_can_be_forbidden(engine: Any) -> None:
+    prompt = engine.encode("hello world")
+    usual = tokens(deltas(engine, prompt))
+    end = usual[4]
+    at = usual.index(end)
+    options = GenerationOptions(temperature=0, max_new_tokens=24, stop_token_ids=(end,))
+    found = deltas(engine, prompt, options)
+    assert (tokens(found), found[-1].finish_reason) == (usual[:at], "stop")
+    longer = GenerationOptions(temperature=0, max_new_tokens=24, min_new_tokens=12, stop_token_ids=(end,))
+    assert len(tokens(deltas(engine, prompt, longer))) >= 12
+
+
+def test_log_probabilities_are_those_of_the_model(engine: Any) -> None:
+    import torch
+
+    prompt = engine.encode("hello world")
+    found = joined(deltas(engine, prompt, GenerationOptions(temperature=0, max_new_tokens=6, logprobs=3))).choices[0]
+    with torch.inference_mode():
+        logits = engine._model(torch.tensor([[*prompt, *found.token_ids]])).logits[0].log_softmax(-1)
+    assert len(found.logprobs) == 6
+    for at, each in enumerate(found.logprobs):
+        row = logits[len(prompt) - 1 + at]
+        assert each.logprob == pytest.approx(float(row[each.token_id]), abs=1e-4)
+        assert [token for token, _ in each.alternatives] == row.topk(3).indices.tolist()
+
+
+def test_an_answer_matches_its_grammar(engine: Any) -> None:
+    schema = {
+        "type": "object", "properties": {"ok": {"type": "boolean"}, "n": {"enum": [1, 2, 3]}},
+        "required": ["ok", "n"], "additionalProperties": False,
+    }  # fmt: skip
+    prompt = engine.encode("hello")
+    for seed in range(3):
+        found = joined(deltas(engine, prompt, GenerationOptions(seed=seed, max_new_tokens=120, json_schema=schema)))
+        if found.finish_reason == "stop":
+            assert set(json.loads(found.text)) == {"ok", "n"}
+    fixed = joined(deltas(engine, prompt, GenerationOptions(seed=1, max_new_tokens=60, regex="[ab]{4}-[0-9]{2}")))
+    import re
+
+    assert re.fullmatch("[ab]{4}-[0-9]{2}", fixed.text), fixed
+    with pytest.raises(OptionError, match="regex"):
+        deltas(engine, prompt, GenerationOptions(regex="(unclosed"))
+    with pytest.raises(OptionError, match="json_schema"):
+        deltas(engine, prompt, GenerationOptions(json_schema={"type": "no such type"}))
+
+
+def test_a_cancel_ends_the_work_within_a_step(engine: Any) -> None:
+    cancellation = Cancellation()
+    stream = engine.stream(engine.encode("hello"), GenerationOptions(seed=1, max_new_tokens=200), cancellation)
+    next(stream)
+    cancellation.cancel("enough")
+    with pytest.raises(CallCancelledError, match="enough"):
+        list(stream)
+    wait_until_idle(engine)
+
+
+def test_a_reader_that_goes_away_ends_the_work(engine: Any) -> None:
+    stream = engine.stream(engine.encode("hello"), GenerationOptions(seed=1, max_new_tokens=200), Cancellation())
+    next(stream)
+    del stream
+    gc.collect()
+    wait_until_idle(engine)
+
+
+def wait_until_idle(engine: Any) -> None:
+    end = time.monotonic() + 5
+    while engine._running or engine._waiting:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_time_is_limited(engine: Any) -> None:
+    options = GenerationOptions(seed=1, max_new_tokens=200, max_time_s=0.05)
+    found = deltas(engine, engine.encode("hello"), options)
+    assert found[-1].finish_reason == "time"
+    assert 0 < len(tokens(found)) < 200
+
+
+def test_the_context_is_the_limit(engine: Any) -> None:
+    prompt = [5] * (engine.context_length - 3)
+    found = deltas(engine, prompt, GenerationOptions(temperature=0, max_new_tokens=200))
+    assert (len(tokens(found)), found[-1].finish_reason) == (3, "length")
+    for bad, words in (([5] * engine.context_length, "leaves no room"), ([], "prompt"), ([10**6], "vocabulary")):
+        with pytest.raises(OptionError, match=words):
+            deltas(engine, bad)
+    for more in ({"stop_token_ids": (10**6,)}, {"logit_bias": {10**6: 1.0}}):
+        with pytest.raises(OptionError, match="vocabulary"):
+            deltas(engine, [5], GenerationOptions(**more))
+
+
+def test_characters_come_whole(engine: Any) -> None:
+    """Four bytes each, one token a byte: forced by a grammar."""
+    found = deltas(engine, engine.encode("hello"), GenerationOptions(seed=1, max_new_tokens=64, regex="(😀|é|漢){6}"))
+    texts = [delta.text for delta in found]
+    assert set("".join(texts)) <= set("😀é漢")
+    assert len("".join(texts)) == 6
+    assert not any("\ufffd" in text for text in texts)
+
+
+def test_a_failure_ends_all_answers_and_the_next_is_answered(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("boom")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_forward_one", broken)
+        with pytest.raises(InferenceError, match="boom"):
+            deltas(engine, engine.encode("hello"))
+    assert tokens(deltas(engine, engine.encode("hello")))
+
+
+def test_more_answers_than_run_together_wait_for_their_turn(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tabml.text._torch.engine.MAX_TOGETHER", 3)
+    prompts = [engine.encode(text) for text in PROMPTS * 2]
+    want = [plain(engine, prompt, do_sample=False, max_new_tokens=24) for prompt in prompts]
+    assert [tokens(each) for each in side_by_side(engine, prompts, [GREEDY] * len(prompts))] == want
+
+
+def test_a_closed_engine_says_so_and_so_do_its_answers(tiny: Callable[[str], Path]) -> None:
+    engine = open_engine(tiny("llama_chat"))
+    stream = engine.stream(engine.encode("hello"), GenerationOptions(seed=1, max_new_tokens=200), Cancellation())
+    next(stream)
+    engine.close()
+    engine.close()
+    with pytest.raises(ModelClosedError):
+        list(stream)
+    with pytest.raises(ModelClosedError):
+        engine.stream([5], GREEDY, Cancellation())
+    assert not any(thread.name == "generate" and thread is engine._thread for thread in threading.enumerate())
