@@ -164,16 +164,22 @@ def test_a_cancelled_call_ends(generator: TextGenerator) -> None:
             list(stream)
 
 
+def folders() -> set[Path]:
+    """Of models on their way."""
+    return {path for path in Path("/dev/shm").glob("tabml-*") if path.is_dir()}
+
+
 def test_from_memory_the_model_is_the_same_and_nothing_is_left(tiny: Callable[[str], Path]) -> None:
     folder = tiny("llama_chat")
     with TextGenerator(folder) as local:
         want = local.generate("hello", GREEDY)
+    before = folders()
     held = HeldFiles(ResidentFiles(in_memory(folder)))
     with TextGenerator("org/model", files=held) as model:
         assert model.generate("hello", GREEDY).choices == want.choices
         assert held.bytes_held == 0  # what the model needs, it has mapped
         assert held.bytes_fetched > 100_000
-    assert not [path for path in Path("/dev/shm").glob("tabml-*") if path.is_dir()]
+    assert folders() == before
 
 
 def test_no_socket_is_opened(tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:

