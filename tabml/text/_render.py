@@ -5,9 +5,12 @@ The environment is that of transformers: same whitespace, extensions, filters an
 """
 
 import json
+import math
 import resource
 import struct
 import sys
+import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, BinaryIO
 
@@ -18,6 +21,7 @@ import jinja2.parser
 import jinja2.sandbox
 
 _MEMORY = 1 << 30
+_DESCRIPTORS = 16
 
 
 class Refused(Exception):
@@ -29,10 +33,15 @@ class Generation(jinja2.ext.Extension):
 
     tags = {"generation"}  # noqa: RUF012
 
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        """The nodes inside."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.CallBlock:
+        """The body as a call block, so that its variables are its own as there."""
+        lineno = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("body"), [], [], body, lineno=lineno)
+
+    def body(self, caller: Callable[[], str]) -> str:
+        """What it writes."""
+        return caller()
 
 
 class PlainDict:
@@ -41,14 +50,28 @@ class PlainDict:
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
 
+    def fromkeys(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        """As of the type."""
+        return dict.fromkeys(*args, **kwargs)
+
 
 class PlainNamespace(jinja2.utils.Namespace):
     """``namespace(…)``, without names that begin with an underscore."""
 
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        given = dict(*args[1:], **kwargs)
+        for name in given:
+            _check_attribute(name)
+        jinja2.utils.Namespace.__init__(args[0], given)
+
     def __setitem__(self, name: str, value: Any) -> None:
-        if name.startswith("_"):
-            raise jinja2.exceptions.SecurityError(f"{name!r} can't be set on a namespace")
+        _check_attribute(name)
         super().__setitem__(name, value)
+
+
+def _check_attribute(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise jinja2.exceptions.SecurityError(f"{name!r} can't be set on a namespace")
 
 
 def environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
@@ -89,6 +112,8 @@ def render(template: jinja2.Template, values: dict[str, Any], most: int) -> dict
         return {"limit": "it needs more memory than it may have"}
     except RecursionError:
         return {"limit": "it calls itself without end"}
+    except (jinja2.exceptions.SecurityError, OverflowError) as problem:
+        return {"limit": f"{type(problem).__name__}: {problem}"[:500]}
     except Exception as problem:
         return {"refused": f"{type(problem).__name__}: {problem}"[:500]}
 
@@ -108,23 +133,42 @@ def write(sink: BinaryIO, message: Any) -> None:
     sink.flush()
 
 
+def allow(seconds: float) -> None:
+    """So much more processor time; then the kernel ends us, should the parent not live to do so."""
+    lower(resource.RLIMIT_CPU, math.ceil(time.process_time() + seconds + 1), hard=False)
+
+
+def lower(limit: int, value: int, *, hard: bool) -> None:
+    """Set a limit, or keep a hard one that is lower already."""
+    _, most = resource.getrlimit(limit)
+    value = value if most == resource.RLIM_INFINITY else min(value, most)
+    resource.setrlimit(limit, (value, value if hard else most))
+
+
 def main() -> None:
     """Serve until stdin ends: say that we are there, read the template, then values to render it with."""
     source, sink = sys.stdin.buffer, sys.stdout.buffer
-    for limit, value in ((resource.RLIMIT_AS, _MEMORY), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
-        resource.setrlimit(limit, (value, value))
+    for limit, value in (
+        (resource.RLIMIT_AS, _MEMORY),
+        (resource.RLIMIT_NOFILE, _DESCRIPTORS),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        lower(limit, value, hard=True)
     sink.write(b"!")  # started: from here on time counts
     sink.flush()
     first = read(source)
     if first is None:
         return
+    allow(first["seconds"])
     try:
         template = environment().from_string(first["template"])
-    except (jinja2.exceptions.TemplateError, RecursionError, MemoryError) as problem:
+    except Exception as problem:  # Python's own compiler has its limits too
         write(sink, {"broken": f"{type(problem).__name__}: {problem}"[:500]})
         return
     write(sink, {"ready": True})
     while (request := read(source)) is not None:
+        allow(request["seconds"])
         write(sink, render(template, request["values"], request["most"]))
 
 

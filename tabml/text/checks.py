@@ -6,6 +6,8 @@ out of the folder, run code that a configuration names, and fill tensors that ar
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import math
 import os
@@ -23,26 +25,48 @@ MAX_TOKENIZER_BYTES = 256 << 20
 _MAX_DEPTH = 16
 _MAX_COUNT = 1024
 _MAX_SIZE = 1 << 24
+_MAX_EXPERTS = 1 << 16
+_MAX_OTHER_SIZE = 1 << 26
 _MAX_HEADER = 100 << 20
 _MAX_TENSORS = 200_000
 _MAX_EXPANSION = 64.0
 _MAX_RULES = 256
 _MAX_PATTERN = 1000
 _MAX_PADDING = 1 << 20
-_IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
+_MAX_MULTIPLE = 1 << 16
+_MAX_WORD = 1000
+_MAX_PIECE = 64
+_MAX_DIMENSIONS = 64
+_MAX_KEPT = 256 << 20
+_MAX_LISTED = 4 << 20
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _MODEL_TYPE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SHARD = re.compile(r"[\w.-]+\.safetensors")
-_COUNTS = re.compile(r"(^|_)(n_layers?|layers|n_heads?|heads|depth)$|num_.*(layers|heads)$|num_key_value_heads$")
-_SIZES = re.compile(
-    r"^(hidden_size|d_model|n_embd|n_inner|intermediate_size|d_ff|ffn_dim|vocab_size|n_positions|head_dim|d_kv|"
-    r"max_position_embeddings|n_ctx|embedding_size|embed_dim|dim|.*_ffn_dim)$"
+_STRICT_COUNTS = re.compile(
+    r"(num_hidden|num|n|encoder|decoder|num_encoder|num_decoder)_layers?|num_layers|n_layers?|num_blocks|"
+    r"(num|n|num_attention|num_key_value|encoder_attention|decoder_attention)_heads?|depth"
 )
+_COUNTS = re.compile(r"layers|heads|experts|depth|(num|n)_(blocks|stages|repeats)")
+_STRICT_SIZES = re.compile(
+    r"hidden_size|d_model|n_embd|n_inner|intermediate_size|d_ff|ffn_dim|vocab_size|n_positions|d_kv|"
+    r"max_position_embeddings|n_ctx|embedding_size|embed_dim|dim|.*_ffn_dim"
+)
+_SIZES = re.compile(r"(size|dim|position|positions|embeddings?|embd|rank|ctx|width|channels|labels|buckets)s?(_|$)")
 _CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
 _ATTENTIONS = (None, "eager", "sdpa")
 
 
+def _line(what: str) -> str:
+    """One line, whatever the file's names and values hold."""
+    return what if what.isprintable() else "".join(each if each.isprintable() else "\ufffd" for each in what)
+
+
 def _corrupt(name: str, what: str) -> NoReturn:
-    raise CorruptModelError(f"{name}: {what}")
+    raise CorruptModelError(_line(f"{name}: {what}"))
+
+
+def _unsafe(name: str, what: str) -> NoReturn:
+    raise UnsafeModelError(_line(f"{name}: {what}"))
 
 
 def _object(value: Any, name: str) -> dict[str, Any]:
@@ -54,7 +78,7 @@ def _object(value: Any, name: str) -> dict[str, Any]:
 def _refuse_code(found: Mapping[str, Any], name: str) -> None:
     for key in _CODE_KEYS:
         if found.get(key):
-            raise UnsafeModelError(f"{name}: {key} asks for code of the repository to run, which tabml never does")
+            _unsafe(name, f"{key} asks for code of the repository to run, which tabml never does")
 
 
 def check_config(config: Any, repo: str) -> dict[str, Any]:
@@ -66,48 +90,86 @@ def check_config(config: Any, repo: str) -> dict[str, Any]:
     """
     name = f"{repo}/config.json"
     found = _object(config, name)
-    _refuse_code(found, name)
-    if found.get("quantization_config") is not None:
-        raise UnsafeModelError(
-            f"{name}: weights that are quantised already are not supported; take the plain model and quantization='int8'"
-        )
-    kind = found.get("model_type")
-    if kind is not None and not (isinstance(kind, str) and _MODEL_TYPE.fullmatch(kind)):
-        _corrupt(name, f"model_type={kind!r:.60} must be a plain name")
-    classes = found.get("architectures")
-    if classes is not None and not (
-        isinstance(classes, list) and all(isinstance(each, str) and _IDENTIFIER.fullmatch(each) for each in classes)
-    ):
-        _corrupt(name, f"architectures={classes!r:.60} must be a list of class names")
-    _check_numbers(found, name, 0)
+    weights = found.get("transformers_weights")
+    if weights is not None and not (isinstance(weights, str) and _SHARD.fullmatch(weights)):
+        _unsafe(name, f"transformers_weights={weights!r:.60} must be the plain name of a .safetensors file")
+    _check_values(found, name, 0)
     return found
 
 
-def _check_numbers(found: Mapping[str, Any], name: str, depth: int) -> None:
+def _check_values(found: Mapping[str, Any], name: str, depth: int) -> None:
+    """An object of a configuration and those in it."""
     if depth > _MAX_DEPTH:
         _corrupt(name, f"is nested more than {_MAX_DEPTH} times")
+    _refuse_code(found, name)
     for key, value in found.items():
-        if key.endswith(("attn_implementation", "attn_implementation_internal")):
-            if value not in _ATTENTIONS:
-                raise UnsafeModelError(f"{name}: {key}={value!r:.60} names code to fetch; tabml chooses by itself")
+        if "attn_implementation" in key:
+            if isinstance(value, list | dict) or value not in _ATTENTIONS:
+                _unsafe(name, f"{key}={value!r:.60} names code to fetch; tabml chooses by itself")
+        elif key in ("quantization_config", "compression_config"):
+            if value is not None:
+                _unsafe(
+                    name,
+                    "pre-quantised weights are not supported; take the plain model and quantization='int8' or 'int4'",
+                )
+        elif key == "model_type":
+            if value is not None and (depth == 0 or value != "") and not _is_model_type(value):
+                _corrupt(name, f"model_type={value!r:.60} must be a plain name")
+        elif key == "architectures":
+            if value is not None and not (
+                isinstance(value, list) and all(isinstance(each, str) and _IDENTIFIER.fullmatch(each) for each in value)
+            ):
+                _corrupt(name, f"architectures={value!r:.60} must be a list of class names")
         elif isinstance(value, dict):
-            _refuse_code(value, f"{name}: {key}")
-            _check_numbers(value, name, depth + 1)
-        elif isinstance(value, bool) or value is None:
-            continue
-        elif _COUNTS.search(key) and isinstance(value, int | float):
+            _check_values(value, name, depth + 1)
+        elif value is not None and _STRICT_COUNTS.fullmatch(key):
             _check_range(name, key, value, _MAX_COUNT)
-        elif _SIZES.match(key) and isinstance(value, int | float):
+        elif value is not None and _STRICT_SIZES.fullmatch(key):
             _check_range(name, key, value, _MAX_SIZE)
-        elif isinstance(value, float) and not math.isfinite(value):
+        else:
+            _check_value(value, name, key, depth)
+
+
+def _is_model_type(value: Any) -> bool:
+    return isinstance(value, str) and _MODEL_TYPE.fullmatch(value) is not None
+
+
+def _check_value(value: Any, name: str, key: str, depth: int) -> None:
+    """A value whose key does not say that it must be at least 1, or the values of a list."""
+    if isinstance(value, str | bool) or value is None:
+        return
+    if isinstance(value, list):
+        if depth >= _MAX_DEPTH:
+            _corrupt(name, f"is nested more than {_MAX_DEPTH} times")
+        for each in value:
+            if isinstance(each, dict):
+                _check_values(each, name, depth + 1)
+            else:
+                _check_value(each, name, key, depth + 1)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
             _corrupt(name, f"{key}={value!r} must be a finite number")
-        elif isinstance(value, int) and abs(value) >= 1 << 63:
-            _corrupt(name, f"{key} has more than 64 bits")
+    elif isinstance(value, int):
+        most = _limit(key)
+        if abs(value) > most:
+            _corrupt(name, f"{key}={str(value)[:40]} must be at most {most}")
 
 
-def _check_range(name: str, key: str, value: float, most: int) -> None:
-    if not (isinstance(value, int) or float(value).is_integer()) or not 1 <= value <= most:
-        _corrupt(name, f"{key}={value!r:.40} must be a whole number from 1 to {most}")
+def _limit(key: str) -> int:
+    """Of a number that may be 0 or negative, as some are to say "none"."""
+    if _SIZES.search(key):
+        return _MAX_OTHER_SIZE
+    if "experts" in key:
+        return _MAX_EXPERTS
+    return _MAX_COUNT if _COUNTS.search(key) else (1 << 63) - 1
+
+
+def _check_range(name: str, key: str, value: Any, most: int) -> None:
+    """A number from 1 to ``most``, or a list of such, one for each layer."""
+    for each in value if isinstance(value, list) else [value]:
+        whole = type(each) is int or (type(each) is float and each.is_integer())
+        if not whole or not 1 <= each <= most:
+            _corrupt(name, f"{key}={each!r:.40} must be a whole number from 1 to {most}")
 
 
 def check_generation_config(config: Any, repo: str) -> None:
@@ -120,9 +182,7 @@ def check_generation_config(config: Any, repo: str) -> None:
     if config is None:
         return
     name = f"{repo}/generation_config.json"
-    found = _object(config, name)
-    _refuse_code(found, name)
-    _check_numbers(found, name, 0)
+    _check_values(_object(config, name), name, 0)
 
 
 def check_tokenizer_config(config: Any, repo: str) -> None:
@@ -144,11 +204,17 @@ def check_tokenizer_config(config: Any, repo: str) -> None:
     if added is not None and (not isinstance(added, dict) or len(added) > 1_000_000):
         _corrupt(name, "added_tokens_decoder must be an object of at most a million tokens")
     for key, value in found.items():
-        if key.endswith("_file") and isinstance(value, str):
-            try:
-                check_name(key, value)
-            except InvalidNameError as problem:
-                raise UnsafeModelError(f"{name}: {problem}") from None
+        if key.endswith(("_file", "_files")):
+            for each in value if isinstance(value, list) else [value]:
+                if each is not None:
+                    _check_file(name, key, each)
+
+
+def _check_file(name: str, key: str, value: Any) -> str:
+    try:
+        return check_name(key, value)
+    except InvalidNameError as problem:
+        _unsafe(name, str(problem))
 
 
 def check_modules(modules: Any, repo: str) -> list[str]:
@@ -166,13 +232,10 @@ def check_modules(modules: Any, repo: str) -> list[str]:
         kind = _object(module, name).get("type")
         parts = kind.split(".") if isinstance(kind, str) else []
         if len(parts) < 2 or parts[0] != "sentence_transformers" or not all(map(_IDENTIFIER.fullmatch, parts)):
-            raise UnsafeModelError(f"{name}: type={kind!r:.80} must be a class of sentence_transformers")
+            _unsafe(name, f"type={kind!r:.80} must be a class of sentence_transformers")
         path = module.get("path")
         if path:
-            try:
-                folders.append(check_name("path", path))
-            except InvalidNameError as problem:
-                raise UnsafeModelError(f"{name}: {problem}") from None
+            folders.append(_check_file(name, "path", path))
     return folders
 
 
@@ -189,10 +252,12 @@ def check_index(index: Any, repo: str) -> list[str]:
         _corrupt(name, "weight_map must be an object that says where each tensor is")
     shards = set()
     for shard in weights.values():
+        if not isinstance(shard, str):
+            _unsafe(name, f"{shard!r:.80} must be the plain name of a .safetensors file")
         if shard in shards:
             continue
-        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
-            raise UnsafeModelError(f"{name}: {shard!r:.80} must be the plain name of a .safetensors file")
+        if not _SHARD.fullmatch(shard):
+            _unsafe(name, f"{shard!r:.80} must be the plain name of a .safetensors file")
         shards.add(shard)
     if len(shards) > 4096:
         _corrupt(name, f"names {len(shards)} files; the limit is 4096")
@@ -202,7 +267,7 @@ def check_index(index: Any, repo: str) -> list[str]:
 def check_tokenizer(content: bytes, repo: str) -> None:
     """``tokenizer.json``, when the native library lives through it.
 
-    Fixed padding of 10^10 and rules that blow up a text abort the process.
+    Fixed padding of 10^10, rules that blow up a text and tables that lie about their size abort the process.
 
     Raises:
         CorruptModelError: it is not what it should be.
@@ -213,38 +278,85 @@ def check_tokenizer(content: bytes, repo: str) -> None:
         found = _object(json.loads(content), name)
     except (ValueError, RecursionError) as problem:
         _corrupt(name, f"is not JSON: {problem}")
-    model = found.get("model")
-    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list) or not model["vocab"]:
-        _corrupt(name, "has no model with a vocabulary")
-    if not isinstance(model.get("merges", []), list):
-        _corrupt(name, "merges must be a list")
-    if not isinstance(found.get("added_tokens") or [], list):
-        _corrupt(name, "added_tokens must be a list")
+    _check_vocabulary(found.get("model"), name)
+    added = found.get("added_tokens")
+    if added is not None and not (isinstance(added, list) and all(map(_is_added, added))):
+        _corrupt(name, "added_tokens must be a list of objects with an id and a content")
     _check_padding(found, name)
     expansion = 1.0
     for part in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
         for count, rule in enumerate(_rules(found.get(part), name, 0)):
             if count == _MAX_RULES:
-                raise UnsafeModelError(f"{name}: {part} has more than {_MAX_RULES} rules")
-            expansion *= _growth(rule, name)
-    if expansion > _MAX_EXPANSION:
-        raise UnsafeModelError(f"{name}: its rules can make a text {expansion:.3g} times as long")
+                _unsafe(name, f"{part} has more than {_MAX_RULES} rules")
+            _check_rule(rule, part, name)
+            expansion *= _growth(rule, part, name)
+            if expansion > _MAX_EXPANSION:
+                _unsafe(name, f"its rules can make a text {expansion:.3g} times as long")
+
+
+def _is_added(token: Any) -> bool:
+    return isinstance(token, dict) and _is_id(token.get("id")) and isinstance(token.get("content"), str)
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 32
+
+
+def _check_vocabulary(model: Any, name: str) -> None:
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list) or not model["vocab"]:
+        _corrupt(name, "has no model with a vocabulary")
+    kind, vocab, merges = model.get("type"), model["vocab"], model.get("merges") or []
+    if kind not in (None, "BPE", "WordPiece", "WordLevel", "Unigram"):  # files of old have no type
+        _corrupt(name, f"model.type={kind!r:.40} must be BPE, WordPiece, WordLevel or Unigram")
+    if (kind == "Unigram") != isinstance(vocab, list) and kind is not None:
+        _corrupt(name, f"the vocabulary of {kind} is of another kind")
+    if isinstance(vocab, dict):
+        good = all(map(_is_id, vocab.values()))
+    else:
+        good = all(
+            isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) and type(row[1]) in (int, float)
+            for row in vocab
+        )
+    if not good:
+        _corrupt(name, "the vocabulary must give each token an id, or a score in a list")
+    prefix = model.get("continuing_subword_prefix") or ""
+    if not isinstance(merges, list) or not all(map(_is_merge, merges)):
+        _corrupt(name, "merges must be a list of pairs")
+    if not isinstance(prefix, str) or len(prefix) > _MAX_PIECE:
+        _corrupt(name, "continuing_subword_prefix must be a short text")
+    if merges and prefix and not all(_second(merge).startswith(prefix) for merge in merges):
+        _corrupt(name, f"a merge does not begin with continuing_subword_prefix={prefix!r:.40}")
+    word = model.get("max_input_chars_per_word")
+    if word is not None and not (type(word) is int and 0 <= word <= _MAX_WORD):
+        _unsafe(name, f"max_input_chars_per_word={word!r:.40} must be a whole number from 0 to {_MAX_WORD}")
+
+
+def _is_merge(merge: Any) -> bool:
+    if isinstance(merge, str):
+        return " " in merge or merge.startswith("#version")
+    return isinstance(merge, list) and len(merge) == 2 and isinstance(merge[0], str) and isinstance(merge[1], str)
+
+
+def _second(merge: Any) -> str:
+    return str(merge[1]) if isinstance(merge, list) else merge.partition(" ")[2]
 
 
 def _check_padding(found: Mapping[str, Any], name: str) -> None:
-    padding, truncation = found.get("padding"), found.get("truncation")
-    numbers: list[tuple[str, Any]] = []
-    if isinstance(padding, dict):
-        strategy = padding.get("strategy")
-        numbers.append(("pad_to_multiple_of", padding.get("pad_to_multiple_of")))
-        numbers.append(("padding", strategy.get("Fixed") if isinstance(strategy, dict) else None))
-    if isinstance(truncation, dict):
-        numbers.append(("stride", truncation.get("stride")))
-    for key, value in numbers:
+    numbers: list[tuple[str, Any, int]] = []
+    for part in ("padding", "truncation"):
+        value = found.get(part)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_PADDING:
-            raise UnsafeModelError(f"{name}: {key}={value!r:.40} must be a whole number from 0 to {_MAX_PADDING}")
+        if not isinstance(value, dict):
+            _corrupt(name, f"{part} must be an object")
+        strategy = value.get("strategy")
+        numbers.append(("pad_to_multiple_of", value.get("pad_to_multiple_of"), _MAX_MULTIPLE))
+        numbers.append(("padding", strategy.get("Fixed") if isinstance(strategy, dict) else None, _MAX_PADDING))
+        numbers.append(("max_length", value.get("max_length"), (1 << 63) - 1))
+        numbers.append(("stride", value.get("stride"), _MAX_PADDING))
+    for key, value, most in numbers:
+        if value is not None and not (type(value) is int and 0 <= value <= most):
+            _unsafe(name, f"{key}={value!r:.40} must be a whole number from 0 to {most}")
 
 
 def _rules(rule: Any, name: str, depth: int) -> Iterator[Mapping[str, Any]]:
@@ -264,7 +376,34 @@ def _rules(rule: Any, name: str, depth: int) -> Iterator[Mapping[str, Any]]:
             yield from _rules(each, name, depth + 1)
 
 
-def _growth(rule: Mapping[str, Any], name: str) -> float:
+def _check_rule(rule: Mapping[str, Any], part: str, name: str) -> None:
+    """What the library panics at, which is no ``Exception``."""
+    kind = rule.get("type")
+    if kind == "FixedLength" and not (type(length := rule.get("length")) is int and length > 0):
+        _corrupt(name, "a FixedLength rule needs a length of at least 1")
+    if kind == "Strip" and part == "decoder":
+        start, stop = rule.get("start"), rule.get("stop")
+        if not (type(start) is int and type(stop) is int and 0 <= start <= 1 and 0 <= stop <= 1 and start + stop < 2):
+            _unsafe(name, f"a Strip rule of start={start!r:.20} and stop={stop!r:.20} ends the process on short tokens")
+    if kind == "TemplateProcessing":
+        known, pieces = rule.get("special_tokens") or {}, []
+        for key in ("single", "pair"):
+            pieces += [each for each in rule.get(key) or [] if isinstance(each, dict)]
+        for piece in pieces:
+            token = piece.get("SpecialToken")
+            if token is not None and not (
+                isinstance(token, dict)
+                and isinstance(known, dict)
+                and isinstance(known.get(str(token.get("id"))), dict)
+            ):
+                _corrupt(name, f"a TemplateProcessing rule uses {token!r:.60}, which its special_tokens don't have")
+
+
+_PLAIN_PATTERN = re.compile(r"(?:\\[sdwSDW]|[^\\\[\](){}.*+?|^$])(?:\+|\{([1-9]\d{0,3}),\d*\})?")
+"""Regular expressions of one character and how often: the only ones whose shortest match is told here."""
+
+
+def _growth(rule: Mapping[str, Any], part: str, name: str) -> float:
     """How much longer a rule can make a text."""
     kind = rule.get("type")
     if kind == "Replace":
@@ -275,14 +414,42 @@ def _growth(rule: Mapping[str, Any], name: str) -> float:
             _corrupt(name, "a Replace rule needs a pattern and a content")
         if expression is not None:
             if len(expression) > _MAX_PATTERN:
-                raise UnsafeModelError(f"{name}: a pattern has more than {_MAX_PATTERN} characters")
+                _unsafe(name, f"a pattern has more than {_MAX_PATTERN} characters")
+            if simple := _PLAIN_PATTERN.fullmatch(expression):
+                return max(1.0, len(content) / int(simple[1] or 1))
             return max(1.0, float(len(content)) + 1)  # it may match nothing between all characters
         return max(1.0, len(content) / len(plain)) if plain else float(len(content)) + 1
     if kind == "Prepend":
         prefix = rule.get("prepend")
         if not isinstance(prefix, str) or len(prefix) > _MAX_PATTERN:
             _corrupt(name, "a Prepend rule needs a short text")
+        return max(1.0, float(len(prefix)))  # before each piece between added tokens
+    if kind == "ByteLevel" and part in ("normalizer", "pre_tokenizer"):
+        return 2.0  # bytes that are no letters become two; again, if it stands there again
+    if kind == "BertNormalizer":
+        return 5 / 3  # spaces around Chinese characters
+    if kind == "Precompiled":
+        return _longest_piece(rule.get("precompiled_charsmap"), name) / 4  # NFKC: 33 bytes for 3
     return 1.0
+
+
+def _longest_piece(table: Any, name: str) -> int:
+    """Bytes of the longest text that a table of SentencePiece puts in; it is its trie's size, the trie, and the texts."""
+    try:
+        content = base64.b64decode(table, validate=True)
+    except (TypeError, ValueError, binascii.Error):
+        _corrupt(name, "precompiled_charsmap must be base64")
+    size = int.from_bytes(content[:4], "little")
+    if len(content) < 8 or size % 4 or not 4 <= size <= len(content) - 4:
+        _corrupt(name, f"precompiled_charsmap says that {size} of its {len(content)} bytes are a trie")
+    try:
+        content[4 + size :].decode()
+    except UnicodeDecodeError:
+        _corrupt(name, "the texts of precompiled_charsmap are not UTF-8")
+    longest = max(map(len, content[4 + size :].split(b"\0")))
+    if longest > _MAX_PIECE:
+        _unsafe(name, f"precompiled_charsmap puts {longest} bytes in place of a character; the limit is {_MAX_PIECE}")
+    return max(4, longest)
 
 
 _SIZE_OF = {
@@ -327,7 +494,7 @@ def _span(key: str, tensor: Any, name: str) -> tuple[int, int]:
     found: dict[str, Any] = tensor if isinstance(tensor, dict) else {}
     shape, offsets = found.get("shape"), found.get("data_offsets")
     bits = _SIZE_OF.get(str(found.get("dtype")))
-    if bits is None or not (_wholes(shape) and _wholes(offsets) and len(offsets) == 2):
+    if bits is None or not (_wholes(shape, _MAX_DIMENSIONS) and _wholes(offsets, 2) and len(offsets) == 2):
         _corrupt(name, f"{key[:80]!r} has no good dtype, shape and data_offsets")
     begin, end = offsets
     if end - begin != math.prod(shape) * bits // 8:
@@ -335,8 +502,10 @@ def _span(key: str, tensor: Any, name: str) -> tuple[int, int]:
     return begin, end
 
 
-def _wholes(value: Any) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(type(each) is int and 0 <= each < 1 << 48 for each in value)
+def _wholes(value: Any, most: int) -> TypeGuard[list[int]]:
+    if not isinstance(value, list) or len(value) > most:
+        return False
+    return all(type(each) is int and 0 <= each < 1 << 48 for each in value)
 
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
@@ -367,6 +536,8 @@ class _Gguf:
     def __init__(self, source: BinaryIO, name: str) -> None:
         self._source, self._name = source, name
         self._size = os.fstat(source.fileno()).st_size
+        self._kept = 0
+        self._listed = 0
 
     def read(self) -> dict[str, Any]:
         if self._source.read(4) != b"GGUF":
@@ -378,14 +549,16 @@ class _Gguf:
         found = {}
         for _ in range(pairs):
             key = self._text()
+            if key in found:
+                _corrupt(self._name, f"has {key[:80]!r} twice")
             found[key] = self._value(self._number("<I"))
-        ends = [self._tensor() for _ in range(tensors)]
         alignment = found.get("general.alignment", 32)
-        if type(alignment) is not int or not 1 <= alignment <= 1 << 20:
-            _corrupt(self._name, f"general.alignment={alignment!r:.40} must be a whole number")
+        if type(alignment) is not int or not 1 <= alignment <= 1 << 20 or alignment & (alignment - 1):
+            _corrupt(self._name, f"general.alignment={alignment!r:.40} must be a power of two")
+        ends = [self._tensor(alignment) for _ in range(tensors)]
         begin = -(-self._source.tell() // alignment) * alignment
         if begin + max(ends, default=0) > self._size:
-            _corrupt(self._name, f"ends at byte {self._size}; its tensors need {begin + max(ends)}")
+            _corrupt(self._name, f"ends at byte {self._size}; its tensors need {begin + max(ends, default=0)}")
         return found
 
     def _bytes(self, count: int) -> bytes:
@@ -396,6 +569,14 @@ class _Gguf:
             _corrupt(self._name, "is cut short within its header")
         return content
 
+    def _skip(self, count: int) -> None:
+        if count <= 1 << 16:  # reading is quicker than seeking
+            self._bytes(count)
+        elif count > self._size - self._source.tell():
+            _corrupt(self._name, "is cut short within its header")
+        else:
+            self._source.seek(count, os.SEEK_CUR)
+
     def _number(self, form: str) -> Any:
         return struct.unpack(form, self._bytes(struct.calcsize(form)))[0]
 
@@ -403,6 +584,9 @@ class _Gguf:
         length = self._number("<Q")
         if length > 64 << 20:
             _corrupt(self._name, f"has a text of {length} bytes")
+        self._kept += length
+        if self._kept > _MAX_KEPT:
+            _corrupt(self._name, f"has more than {_MAX_KEPT} bytes of names and texts")
         return self._bytes(length).decode(errors="replace")
 
     def _value(self, kind: int) -> Any:
@@ -416,15 +600,18 @@ class _Gguf:
         if count > 16 << 20:
             _corrupt(self._name, f"has a list of {count} values")
         if inner in _SCALARS:
-            self._bytes(count * struct.calcsize(_SCALARS[inner]))
+            self._skip(count * struct.calcsize(_SCALARS[inner]))
         elif inner == _STRING:
+            self._listed += count
+            if self._listed > _MAX_LISTED:
+                _corrupt(self._name, f"has lists of more than {_MAX_LISTED} texts")
             for _ in range(count):
-                self._bytes(self._number("<Q"))
+                self._skip(self._number("<Q"))
         else:
             _corrupt(self._name, f"has a list of type {inner}")
         return count
 
-    def _tensor(self) -> int:
+    def _tensor(self, alignment: int) -> int:
         """Where it ends, from where tensors begin."""
         key = self._text()
         dimensions = self._number("<I")
@@ -435,6 +622,8 @@ class _Gguf:
         if kind not in _BLOCKS or any(not 1 <= each < 1 << 40 for each in shape):
             _corrupt(self._name, f"{key[:80]!r} is of type {kind} and shape {shape!r:.60}")
         elements, size = _BLOCKS[kind]
+        if offset % alignment:
+            _corrupt(self._name, f"{key[:80]!r} begins at byte {offset}, which is no multiple of {alignment}")
         if shape and shape[0] % elements:
             _corrupt(self._name, f"{key[:80]!r}: rows of {shape[0]} are no whole blocks of {elements}")
         end: int = offset + math.prod(shape) // elements * size

@@ -6,6 +6,7 @@ neither lets other threads run meanwhile. Hence a child process renders, with li
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import select
@@ -19,11 +20,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from tabml.errors import CorruptModelError, OptionError, UnsafeModelError
+from tabml.errors import (
+    CapacityError,
+    CorruptModelError,
+    MissingExtraError,
+    ModelClosedError,
+    OptionError,
+    UnsafeModelError,
+)
 
 MAX_TEMPLATE = 256 << 10
+MAX_REQUEST = 64 << 20
+"""Bytes of all messages as JSON: the process has a gigabyte."""
 _CHILD = Path(__file__).with_name("_render.py")
 _START_S = 20.0
+_FRAME = 1 << 16
+"""Bytes of an answer that are not of the text, or of its refusal; a character has 12 at the most."""
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
@@ -50,12 +62,14 @@ class ChatTemplate:
         Raises:
             UnsafeModelError: the template is too long.
         """
-        if len(template) > MAX_TEMPLATE:
-            raise UnsafeModelError(f"the chat template has {len(template)} characters; the limit is {MAX_TEMPLATE}")
+        size = len(template.encode(errors="surrogatepass"))
+        if size > MAX_TEMPLATE:
+            raise UnsafeModelError(f"the chat template has {size} bytes; the limit is {MAX_TEMPLATE}")
         self._template, self._tokens = template, dict(special_tokens or {})
         self._timeout_s, self._most = timeout_s, max_characters
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
+        self._closed = False
 
     def start(self) -> None:
         """Start the process now, so that the first render is quick.
@@ -63,6 +77,9 @@ class ChatTemplate:
         Raises:
             CorruptModelError: the template can't be read.
             UnsafeModelError: reading it takes too long.
+            ModelClosedError: it is closed.
+            CapacityError: no process can be started now.
+            MissingExtraError: jinja2 is not installed.
         """
         with self._lock:
             self._ready()
@@ -88,35 +105,38 @@ class ChatTemplate:
         Raises:
             OptionError: the template refuses the messages, or they are not plain JSON.
             CorruptModelError: the template can't be read.
-            UnsafeModelError: it takes too long, too much memory, or writes too much.
+            UnsafeModelError: it takes too long, too much memory, writes too much, or reaches for Python's insides.
+            ModelClosedError: it is closed.
+            CapacityError: no process can be started now.
+            MissingExtraError: jinja2 is not installed.
         """
+        if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
+            raise OptionError("messages must be a list of objects like {'role': …, 'content': …}")
         chat = [_with_reasoning(message) for message in messages]
-        last: Any = ""
-        if continue_final_message:
-            last = chat[-1].get("content") if chat else None
-            if not isinstance(last, str):
-                raise OptionError("messages must end with a text to continue")
-            chat[-1]["content"] = last + _TAG
+        last = _tagged(chat) if continue_final_message else ""
         values = {
             **self._tokens, **(extra or {}), "messages": chat, "tools": list(tools) if tools else None,
-            "documents": None, "add_generation_prompt": add_generation_prompt,
+            "documents": None, "add_generation_prompt": add_generation_prompt and not continue_final_message,
         }  # fmt: skip
         try:
-            request = json.dumps({"values": values, "most": self._most}).encode()
+            request = json.dumps({"values": values, "most": self._most, "seconds": self._timeout_s}).encode()
         except (TypeError, ValueError, RecursionError) as problem:
             raise OptionError(f"messages must be plain JSON: {problem}") from None
+        if len(request) > MAX_REQUEST:
+            raise OptionError(f"messages have {len(request)} bytes as JSON; the limit is {MAX_REQUEST}")
         with self._lock:
             answer = self._ask(request)
         if "refused" in answer:
-            raise OptionError(f"messages: the model's chat template refuses them: {answer['refused']}")
+            raise OptionError(f"messages: the model's chat template refuses them: {_line(answer['refused'])}")
         if "limit" in answer:
-            raise UnsafeModelError(f"the chat template was stopped: {answer['limit']}")
+            raise UnsafeModelError(f"the chat template was stopped: {_line(answer['limit'])}")
         text = str(answer["text"])
         return _cut(text, last) if continue_final_message else text
 
     def close(self) -> None:
         """End the process; twice is fine."""
         with self._lock:
+            self._closed = True
             self._end()
 
     def _ask(self, request: bytes) -> dict[str, Any]:
@@ -129,30 +149,44 @@ class ChatTemplate:
         except OSError:
             self._end()
             return {"limit": "its process died"}
+        except BaseException:
+            self._end()  # an answer that nobody waited for would be the next one's
+            raise
 
     def _ready(self) -> subprocess.Popen[bytes]:
         """The process, started when there is none."""
         if self._child is not None and self._child.poll() is None:
             return self._child
+        if self._closed:
+            raise ModelClosedError("this chat template is closed; open a new one")
         self._end()
-        child = self._child = subprocess.Popen(
-            [sys.executable, "-I", str(_CHILD)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={},
-            close_fds=True,
-        )
-        os.set_blocking(cast("Any", child.stdin).fileno(), False)
         try:
+            child = self._child = subprocess.Popen(
+                [sys.executable, "-I", str(_CHILD)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={},
+                close_fds=True,
+            )
+        except OSError as problem:
+            raise CapacityError(f"no process can be started for the chat template: {problem}") from None
+        try:
+            os.set_blocking(cast("Any", child.stdin).fileno(), False)
             self._receive(cast("Any", child.stdout).fileno(), 1, time.monotonic() + _START_S)  # it has started
-            answer = self._exchange(child, json.dumps({"template": self._template}).encode(), self._timeout_s)
+            opening = json.dumps({"template": self._template, "seconds": self._timeout_s}).encode()
+            answer = self._exchange(child, opening, self._timeout_s)
         except OSError:
             self._end()
+            if importlib.util.find_spec("jinja2") is None:
+                raise MissingExtraError("text", "jinja2") from None
             raise UnsafeModelError("the chat template can't be read within its limits") from None
+        except BaseException:
+            self._end()
+            raise
         if "broken" in answer:
             self._end()
-            raise CorruptModelError(f"the chat template can't be read: {answer['broken']}")
+            raise CorruptModelError(f"the chat template can't be read: {_line(answer['broken'])}")
         return child
 
     def _exchange(self, child: subprocess.Popen[bytes], request: bytes, timeout_s: float) -> dict[str, Any]:
@@ -164,7 +198,9 @@ class ChatTemplate:
             _wait(sink, select.POLLOUT, end)
             left = left[os.write(sink, left) :]
         (length,) = struct.unpack("<I", self._receive(source, 4, end))
-        found: dict[str, Any] = json.loads(self._receive(source, min(length, 16 * self._most), end))
+        if length > 12 * self._most + _FRAME:
+            raise OSError("the answer is longer than any can be")
+        found: dict[str, Any] = json.loads(self._receive(source, length, end))
         return found
 
     @staticmethod
@@ -198,12 +234,32 @@ def _wait(descriptor: int, event: int, end: float) -> None:
         raise TimeoutError
 
 
+def _line(text: str) -> str:
+    """What the template says, as one line."""
+    return "".join(each if each.isprintable() else " " for each in text)
+
+
 def _with_reasoning(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message of its own, its reasoning under the names that templates look for, as transformers does it."""
     reasoning = next((message[name] for name in _REASONING if message.get(name) is not None), None)
     if reasoning is None:
         return dict(message)
     return {"thinking": reasoning, **message, "reasoning_content": reasoning}
+
+
+def _tagged(chat: list[dict[str, Any]]) -> str:
+    """The text to go on with, a tag behind it in its message."""
+    content = chat[-1].get("content") if chat else None
+    if isinstance(content, str):
+        chat[-1]["content"] = content + _TAG
+        return content
+    blocks = list(content) if isinstance(content, list | tuple) else []
+    for at, block in reversed(list(enumerate(blocks))):
+        if isinstance(block, Mapping) and isinstance(text := block.get("text"), str):
+            blocks[at] = {**block, "text": text + _TAG}
+            chat[-1]["content"] = blocks
+            return text
+    raise OptionError("messages must end with a text to continue")
 
 
 def _cut(text: str, last: str) -> str:

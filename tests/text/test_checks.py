@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +42,21 @@ CONFIGS: list[tuple[Any, type[Exception]]] = [
     ({**GOOD, "_attn_implementation": "kernels-community/flash"}, UnsafeModelError),
     ({**GOOD, "text_config": {"_attn_implementation_internal": "org/code"}}, UnsafeModelError),
     ({**GOOD, "quantization_config": {"quant_method": "x"}}, UnsafeModelError),
+    ({**GOOD, "text_config": {"quantization_config": {"quant_method": "x"}}}, UnsafeModelError),
+    ({**GOOD, "parts": [{"auto_map": {"AutoModel": "x.Y"}}]}, UnsafeModelError),
+    ({**GOOD, "parts": [[{"_attn_implementation": "org/code"}]]}, UnsafeModelError),
+    ({**GOOD, "attn_implementation": {"text_config": "org/code"}}, UnsafeModelError),
+    ({**GOOD, "transformers_weights": "../elsewhere.bin"}, UnsafeModelError),
+    ({**GOOD, "num_local_experts": 10**9}, CorruptModelError),
+    ({**GOOD, "depths": [2, 10**9]}, CorruptModelError),
+    ({**GOOD, "hidden_sizes": [10**12]}, CorruptModelError),
+    ({**GOOD, "num_hidden_layers": "2"}, CorruptModelError),
+    ({**GOOD, "num_hidden_layers": True}, CorruptModelError),
+    ({**GOOD, "some": [float("nan")]}, CorruptModelError),
+    ({**GOOD, "text_config": {"model_type": "../x"}}, CorruptModelError),
+    ({**GOOD, "my\nexperts": 10**9}, CorruptModelError),
+    ({**GOOD, "deep": json.loads("[" * 40 + "]" * 40)}, CorruptModelError),
+    ({**GOOD, "deep": json.loads('{"a":' * 40 + "1" + "}" * 40)}, CorruptModelError),
 ]
 
 
@@ -68,8 +86,31 @@ def test_usual_configurations_pass(tiny: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize(
+    "part",
+    [{"num_kv_shared_layers": 0}, {"num_nextn_predict_layers": 0}, {"num_experts": 0}, {"scale_depth": 1.4},
+     {"head_dim": None}, {"max_relative_positions": -1}, {"mlp_only_layers": []}, {"intermediate_size": [64, 128]},
+     {"layerdrop": 0.0}, {"use_heads": False}, {"max_position_embeddings": 10_485_760}, {"num_labels": 0},
+     {"text_config": {"model_type": ""}}, {"_name_or_path": "/home/someone/model"}],
+    ids=repr,
+)  # fmt: skip
+def test_numbers_that_say_none_pass(part: dict[str, Any]) -> None:
+    checks.check_config({**GOOD, **part}, "repo")
+
+
+def test_the_defaults_of_every_architecture_pass() -> None:
+    from transformers import AutoConfig
+
+    for kind in ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma3_text", "gemma4_text", "phi3",
+                 "gpt2", "gpt_neox", "mpt", "falcon", "bloom", "opt", "minicpm3", "nemotron_h", "deepseek_v3", "bert",
+                 "roberta", "xlm-roberta", "deberta-v2", "modernbert", "distilbert", "electra", "mpnet", "albert",
+                 "t5", "mt5", "bart", "mbart", "marian", "m2m_100", "pegasus", "led", "longformer"):  # fmt: skip
+        config = json.loads(AutoConfig.for_model(kind).to_json_string(use_diff=False))
+        assert checks.check_config(config, kind)["model_type"] == kind
+
+
+@pytest.mark.parametrize(
     "config",
-    [{"tokenizer_class": "a.b"}, {"auto_map": {"AutoTokenizer": ["x.Y", None]}}, {"vocab_file": "../../etc/passwd"},
+    [{"tokenizer_class": "a.b"}, {"vocab_file": ["/etc/passwd"]}, {"merges_file": 5}, {"auto_map": {"AutoTokenizer": ["x.Y", None]}}, {"vocab_file": "../../etc/passwd"},
      {"tokenizer_file": "/etc/passwd"}, {"added_tokens_decoder": []}, "text"],
 )  # fmt: skip
 def test_a_tokenizer_configuration_cannot_lead_elsewhere(config: Any) -> None:
@@ -106,7 +147,16 @@ def test_modules_stay_in_the_repository() -> None:
 def test_an_index_names_files_beside_it() -> None:
     found = checks.check_index({"weight_map": {"b": "2.safetensors", "a": "1.safetensors", "c": "1.safetensors"}}, "r")
     assert found == ["1.safetensors", "2.safetensors"]
-    for bad in ("../1.safetensors", "/a.safetensors", "a.bin", "a/b.safetensors", 5, "x.safetensors\n"):
+    for bad in (
+        "../1.safetensors",
+        "/a.safetensors",
+        "a.bin",
+        "a/b.safetensors",
+        5,
+        "x.safetensors\n",
+        ["a.safetensors"],
+        None,
+    ):
         with pytest.raises(UnsafeModelError):
             checks.check_index({"weight_map": {"a": bad}}, "r")
     for broken in ({}, [], {"weight_map": {}}, {"weight_map": []}):
@@ -131,6 +181,18 @@ def padding(**more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def sequence(*rules: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "normalizers": list(rules)}
+
+
+def model(kind: str, **more: Any) -> dict[str, Any]:
+    return {"model": {"type": kind, "vocab": {"a": 0, "b": 1, "ab": 2}, **more}}
+
+
+def charsmap(content: bytes) -> dict[str, Any]:
+    return {"normalizer": {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(content).decode()}}
+
+
 def replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
     return {"type": "Replace", "pattern": pattern, "content": content}
 
@@ -139,9 +201,41 @@ HARMFUL: dict[str, dict[str, Any]] = {
     "fixed padding": padding(strategy={"Fixed": 10**10}),
     "multiples": padding(pad_to_multiple_of=10**10),
     "rules that blow up": {"normalizer": {"type": "Sequence", "normalizers": [replace({"String": "a"}, "a" * 50)] * 8}},
-}
+    "decoders that blow up": {
+        "decoder": {"type": "Sequence", "decoders": [replace({"String": "a"}, "a" * 50)] * 8}
+    },
+    "a table that lies about its size": charsmap(b"\xff\xff\xff\xff"),
+    "a table that is cut short": charsmap(b"\4\0\0\0"),
+    "a table of other bytes": charsmap(b"\4\0\0\0" + bytes(4) + b"\xff\0"),
+    "pieces of no length": {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+    "a strip of more than there is": {"decoder": {"type": "Strip", "content": "a", "start": 0, "stop": 10}},
+    "a token that is not there": {
+        "post_processor": {
+            "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "[Q]", "type_id": 0}}], "pair": [],
+            "special_tokens": {},
+        }
+    },
+    "merges shorter than their prefix": model("BPE", merges=[["a", "b"]], continuing_subword_prefix="#" * 9),
+}  # fmt: skip
 REFUSED: dict[str, dict[str, Any]] = {
     **HARMFUL,
+    "rules that match nothing": {"normalizer": sequence(*[replace({"Regex": "q*"}, "a")] * 40)},
+    "rules for no text": {"normalizer": sequence(*[replace({"String": ""}, "a")] * 40)},
+    "bytes of bytes": {"normalizer": sequence(*[{"type": "ByteLevel"}] * 40)},
+    "prefixes": {"normalizer": sequence(*[{"type": "Prepend", "prepend": "x" * 1000}] * 200)},
+    "long replacements": charsmap(b"\4\0\0\0" + bytes(4) + b"a" * 5000),
+    "long words": model("WordPiece", max_input_chars_per_word=10**9),
+    "another model": model("Evil"),
+    "a negative id": model("WordLevel", vocab={"a": -1}),
+    "an id of 40 bits": model("WordLevel", vocab={"a": 1 << 40}),
+    "a score without a token": model("Unigram", vocab=[5]),
+    "a list for words": model("WordPiece", vocab=[["a", 0.0]]),
+    "a merge of one": model("BPE", merges=[["a"]]),
+    "a number for a merge": model("BPE", merges=[5]),
+    "a number for a token": {"added_tokens": [5]},
+    "large multiples": padding(pad_to_multiple_of=1 << 18),
+    "a text for padding": {"padding": "x"},
+    "truncation": {"truncation": {"max_length": 1 << 70, "stride": 0}},
     "expressions that blow up": {
         "normalizer": {"type": "Sequence", "normalizers": [replace({"Regex": "."}, "a" * 10)] * 8}
     },
@@ -168,10 +262,43 @@ def test_the_library_would_not_have_lived_through_it(name: str, tmp_path: Path) 
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (2 << 30,) * 2); resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
         "from tokenizers import Tokenizer\n"
-        f"Tokenizer.from_file({str(path)!r}).encode_batch(['a', 'a b'])"
+        "try:\n"
+        f"    tokenizer = Tokenizer.from_file({str(path)!r})\n"
+        "    tokenizer.encode_batch(['a', 'a b'])\n"
+        "    tokenizer.decode([1])\n"
+        "except Exception:\n"
+        "    pass  # an error that can be told\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
     assert ended.returncode != 0
+
+
+def test_rules_of_real_models_pass() -> None:
+    spaces = [replace({"Regex": " {2,}"}, " "), replace({"Regex": r"\s+"}, " "), replace({"String": "``"}, '"')] * 4
+    checks.check_tokenizer(tokenizer(normalizer=sequence(*spaces)), "albert")
+    decoder = {
+        "type": "Sequence",
+        "decoders": [replace({"String": "▁"}, " "), {"type": "ByteFallback"}, {"type": "Fuse"},
+                     {"type": "Strip", "content": " ", "start": 1, "stop": 0}],
+    }  # fmt: skip
+    checks.check_tokenizer(tokenizer(decoder=decoder), "llama")
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    merges = model("BPE", merges=["a b"], continuing_subword_prefix=None)
+    checks.check_tokenizer(tokenizer(pre_tokenizer=level, decoder=level, post_processor=level, **merges), "gpt2")
+    pieces = charsmap(struct.pack("<I", 4) + bytes(4) + b"a" * 33 + b"\0")["normalizer"]
+    rules = sequence(pieces, replace({"Regex": " {2,}"}, "▁"))
+    checks.check_tokenizer(tokenizer(normalizer=rules, **model("Unigram", vocab=[["<unk>", 0.0], ["a", -1]])), "t5")
+
+
+def test_a_large_tokenizer_is_checked_about_as_fast_as_it_is_read() -> None:
+    words = {f"token{number:06}": number for number in range(300_000)}
+    merges = [[f"token{number:06}", f"token{number:06}"] for number in range(300_000)]
+    content = tokenizer(**model("BPE", vocab=words, merges=merges))
+    begin = time.process_time()
+    json.loads(content)
+    reading = time.process_time() - begin
+    checks.check_tokenizer(content, "repo")
+    assert time.process_time() - begin - reading < 3 * reading + 0.5
 
 
 def test_usual_rules_pass() -> None:
@@ -195,6 +322,7 @@ BROKEN: list[bytes] = [
     safetensors({"a": {**TENSOR, "data_offsets": [8, 0]}}), safetensors({"a": TENSOR, "b": TENSOR}),
     safetensors({"a": {**TENSOR, "data_offsets": [4, 12]}}, bytes(12)),
     safetensors({"a": {**TENSOR, "shape": [1 << 40, 1 << 40]}}),
+    safetensors({"a": {**TENSOR, "shape": [1 << 47] * 200_000}}), safetensors({"a": {**TENSOR, "shape": [2.0]}}),
 ]  # fmt: skip
 
 
@@ -248,10 +376,34 @@ def test_gguf_metadata_is_read(tmp_path: Path) -> None:
     assert found == {"general.architecture": "llama", "llama.context_length": 512, "list": 2, "numbers": 2}
 
 
+def test_what_the_library_writes_is_read(tmp_path: Path) -> None:
+    library = pytest.importorskip("gguf")
+    path = tmp_path / "model.gguf"
+    writer = library.GGUFWriter(path, "llama")
+    writer.add_context_length(8192)
+    writer.add_chat_template("{{ messages }}")
+    writer.add_token_list(["a", "b", "ä"])
+    writer.add_token_scores([0.0, 1.0, 2.0])
+    writer.add_tensor("a", np.zeros((4, 64), np.float32))
+    writer.add_tensor("b", np.zeros((3, 5), np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = checks.check_gguf(path, "repo")
+    assert found["general.architecture"] == "llama"
+    assert found["llama.context_length"] == 8192
+    assert found["tokenizer.chat_template"] == "{{ messages }}"
+    assert found["tokenizer.ggml.tokens"] == found["tokenizer.ggml.scores"] == 3
+    path.write_bytes(path.read_bytes()[:-64])
+    with pytest.raises(CorruptModelError, match="its tensors need"):
+        checks.check_gguf(path, "repo")
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"GGUF", b"GGML" + bytes(100), gguf(version=9), gguf(body=0), gguf(kind=999),
-     gguf(shape=(1 << 50,)), gguf(shape=(31,), kind=2), gguf(offset=1 << 40), gguf(shape=(32, 32, 32, 32, 32)),
+     gguf(shape=(1 << 50,)), gguf(shape=(31,), kind=2), gguf(offset=1 << 40), gguf(offset=1, body=256), gguf(shape=(32, 32, 32, 32, 32)),
      gguf(shape=(0,))],
     ids=lambda each: repr(each)[-30:],
 )  # fmt: skip
@@ -260,6 +412,29 @@ def test_a_gguf_that_contradicts_itself_is_refused(content: bytes, tmp_path: Pat
     path.write_bytes(content)
     with pytest.raises(CorruptModelError):
         checks.check_gguf(path, "repo")
+
+
+def test_a_gguf_header_cannot_fill_the_memory(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1)
+    for pair in (
+        text("k") + struct.pack("<IQ", 8, 1 << 40),
+        text("k") + struct.pack("<IIQ", 9, 8, 1 << 40),
+        text("k") + struct.pack("<IIQQ", 9, 8, 1, 1 << 40),
+        text("k") + struct.pack("<IIQ", 9, 10, 15 << 20),
+        text("k") + struct.pack("<IIQ", 9, 9, 1),
+        text("general.alignment") + struct.pack("<II", 4, 3),
+        text("general.alignment") + struct.pack("<II", 4, 0),
+    ):
+        path.write_bytes(head + pair)
+        with pytest.raises(CorruptModelError):
+            checks.check_gguf(path, "repo")
+    twice = (text("k") + struct.pack("<II", 4, 3)) * 2
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + twice)
+    with pytest.raises(CorruptModelError, match="twice"):
+        checks.check_gguf(path, "repo")
+    path.write_bytes(head + text("numbers") + struct.pack("<IIQ", 9, 10, 100_000) + bytes(800_000) + bytes(64))
+    assert checks.check_gguf(path, "repo") == {"numbers": 100_000}
 
 
 @given(st.binary(max_size=64), st.integers(0, 400))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 
-from tabml.errors import CorruptModelError, OptionError, UnsafeModelError
+from tabml.errors import CorruptModelError, ModelClosedError, OptionError, UnsafeModelError
 from tabml.text.templates import MAX_TEMPLATE, ChatTemplate
 
 CHATML = (
@@ -54,12 +59,64 @@ GEMMA = (
     "{% if loop.index > 50 %}{% break %}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{'\n<start_of_turn>model\n'}}{% endif %}"
 )
+QWEN = """{%- if tools %}
+    {{- '<|im_start|>system\\n' }}
+    {%- if messages[0]['role'] == 'system' %}
+        {{- messages[0]['content'] }}
+    {%- else %}
+        {{- 'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.' }}
+    {%- endif %}
+    {{- "\\n\\n# Tools\\n\\nYou are provided with function signatures within <tools></tools> XML tags:\\n<tools>" }}
+    {%- for tool in tools %}
+        {{- "\\n" }}
+        {{- tool | tojson }}
+    {%- endfor %}
+    {{- "\\n</tools><|im_end|>\\n" }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if (message.role == "user") or (message.role == "system" and not loop.first) or (message.role == "assistant" and not message.tool_calls) %}
+        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}
+    {%- elif message.role == "assistant" %}
+        {{- '<|im_start|>' + message.role }}
+        {%- for tool_call in message.tool_calls %}
+            {%- if tool_call.function is defined %}
+                {%- set tool_call = tool_call.function %}
+            {%- endif %}
+            {{- '\\n<tool_call>\\n{"name": "' }}
+            {{- tool_call.name }}
+            {{- '", "arguments": ' }}
+            {{- tool_call.arguments | tojson }}
+            {{- '}\\n</tool_call>' }}
+        {%- endfor %}
+        {{- '<|im_end|>\\n' }}
+    {%- elif message.role == "tool" %}
+        {%- if (loop.index0 == 0) or (messages[loop.index0 - 1].role != "tool") %}
+            {{- '<|im_start|>user' }}
+        {%- endif %}
+        {{- '\\n<tool_response>\\n' }}
+        {{- message.content }}
+        {{- '\\n</tool_response>' }}
+        {%- if loop.last or (messages[loop.index0 + 1].role != "tool") %}
+            {{- '<|im_end|>\\n' }}
+        {%- endif %}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
+BLOCKS = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}{{ c.text }}|{% endfor %}{% endif %}{% endfor %}"
+SCOPES = (
+    "{% for m in messages %}{% generation %}{% set x = 5 %}{{ x }}{{ m.role }}{% endgeneration %}{{ x }}{% endfor %}"
+    "{{ dict.fromkeys(['a', 'b'], 1) }}{{ namespace(self=1).self }}"
+)
 THINKING = (
     "{% for m in messages %}{% generation %}{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}"
     "{% endgeneration %}{{ m.content }}{% endfor %}{{ strftime_now('%Y')[:2] }}{{ dict(a=1) }}"
     "{% if enable_thinking %}ON{% endif %}"
 )
-TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "mistral": MISTRAL, "gemma": GEMMA, "thinking": THINKING}
+TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "mistral": MISTRAL, "gemma": GEMMA, "thinking": THINKING,
+             "qwen": QWEN, "scopes": SCOPES}  # fmt: skip
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 TOOLS = [{"type": "function", "function": {"name": "add", "description": "Häuser <b>", "parameters": {"a": "int"}}}]
 CHATS: dict[str, list[dict[str, Any]]] = {
@@ -72,6 +129,7 @@ CHATS: dict[str, list[dict[str, Any]]] = {
     "calls": [
         {"role": "user", "content": "1+1"},
         {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add", "arguments": {"a": 1}}}]},
+        {"role": "tool", "content": "2"},
     ],
 }
 
@@ -85,10 +143,15 @@ def test_templates_render_as_in_transformers(name: str, chat: str) -> None:
     try:
         for tools in (None, TOOLS):
             for add in (True, False):
-                want, _ = render_jinja_template(
-                    [CHATS[chat]], tools, chat_template=TEMPLATES[name], add_generation_prompt=add, enable_thinking=add,
-                    **TOKENS,
-                )  # fmt: skip
+                try:
+                    want, _ = render_jinja_template(
+                        [CHATS[chat]], tools, chat_template=TEMPLATES[name], add_generation_prompt=add,
+                        enable_thinking=add, **TOKENS,
+                    )  # fmt: skip
+                except jinja2.exceptions.TemplateError as problem:
+                    with pytest.raises(OptionError, match=str(problem)[:20]):
+                        template.render(CHATS[chat], tools=tools, add_generation_prompt=add)
+                    continue
                 found = template.render(
                     CHATS[chat], tools=tools, add_generation_prompt=add, extra={"enable_thinking": add}
                 )
@@ -97,7 +160,7 @@ def test_templates_render_as_in_transformers(name: str, chat: str) -> None:
         template.close()
 
 
-@pytest.mark.parametrize("name", ["chatml", "llama3", "gemma", "mistral"])
+@pytest.mark.parametrize("name", ["chatml", "llama3", "gemma", "mistral", "qwen"])
 def test_the_last_message_can_be_continued(name: str) -> None:
     from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -113,6 +176,20 @@ def test_the_last_message_can_be_continued(name: str) -> None:
         template.close()
 
 
+def test_the_last_block_of_the_last_message_can_be_continued() -> None:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    blocks = [{"type": "text", "text": "one"}, {"type": "text", "text": "two "}, {"type": "image"}]
+    chat: list[dict[str, Any]] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": blocks}]
+    want, _ = render_jinja_template([chat], chat_template=BLOCKS, continue_final_message=True)
+    template = ChatTemplate(BLOCKS)
+    try:
+        assert template.render(chat, continue_final_message=True) == want[0]
+        assert blocks[1]["text"] == "two "
+    finally:
+        template.close()
+
+
 HARM = {
     "a power": "{{ 9**(9**(messages | length + 8)) }}",
     "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
@@ -120,6 +197,8 @@ HARM = {
     "a long answer": "{% for a in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
     "a macro that calls itself": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
     "a list": "{% set ns = namespace(a=[1]) %}{% for x in range(60) %}{% set ns.a = ns.a + ns.a %}{% endfor %}",
+    "a long range": "{% for a in range(10**12) %}{% endfor %}",
+    "an attribute": "{{ ''.__class__.__mro__ }}",
     "a format": "{{ '%999999999999d' % 1 }}",
 }
 ESCAPES = [
@@ -135,6 +214,7 @@ def test_a_template_that_means_harm_is_stopped_and_the_next_render_works(name: s
     bad = "{% if messages[0].content == 'bad' %}" + HARM[name] + "{% endif %}ok"
     template = ChatTemplate(bad, timeout_s=1.0)
     try:
+        template.start()
         with pytest.raises((UnsafeModelError, OptionError)):
             template.render([{"role": "user", "content": "bad"}])
         assert template.render([{"role": "user", "content": "good"}]) == "ok"
@@ -147,7 +227,7 @@ def test_nothing_leads_out_of_the_template(escape: str) -> None:
     template = ChatTemplate("{% if true %}" + escape + "{% endif %}")
     try:
         text = template.render([{"role": "user", "content": "x"}])
-    except (OptionError, CorruptModelError):
+    except (OptionError, CorruptModelError, UnsafeModelError):
         return
     finally:
         template.close()
@@ -163,6 +243,16 @@ def test_a_template_that_cannot_be_read_says_so() -> None:
             template.render([{"role": "user", "content": "x"}])
     with pytest.raises(UnsafeModelError, match="limit"):
         ChatTemplate(" " * (MAX_TEMPLATE + 1))
+    with pytest.raises(UnsafeModelError, match="limit"):
+        ChatTemplate("é" * (MAX_TEMPLATE // 2 + 1))
+
+
+@pytest.mark.parametrize("deep", ["{% for a in [1] %}", "{% if 1 %}"])
+def test_a_template_that_is_nested_too_deeply_says_so(deep: str) -> None:
+    end = "{% endfor %}" if "for" in deep else "{% endif %}"
+    template = ChatTemplate(deep * 3000 + end * 3000)
+    with pytest.raises(CorruptModelError, match="can't be read"):
+        template.start()
 
 
 def test_a_template_that_takes_too_long_to_read_is_stopped() -> None:
@@ -179,6 +269,101 @@ def test_a_refusal_of_the_template_reaches_the_caller() -> None:
             template.render([{"role": "assistant", "content": "x"}])
         with pytest.raises(OptionError, match="plain JSON"):
             template.render([{"role": "user", "content": object()}])
+        for wrong in (["text"], [5], None, "text"):
+            with pytest.raises(OptionError, match="must be a list"):
+                template.render(wrong)  # type: ignore[arg-type]
+        with pytest.raises(OptionError, match="the limit is"):
+            template.render([{"role": "user", "content": "x" * (65 << 20)}])
+    finally:
+        template.close()
+
+
+def test_a_refusal_longer_than_any_answer_still_reaches_the_caller() -> None:
+    template = ChatTemplate("{{ raise_exception('é\\n' * 200) }}", max_characters=5)
+    try:
+        with pytest.raises(OptionError, match="é é") as caught:
+            template.render([{"role": "user", "content": "x"}])
+        assert "\n" not in str(caught.value)
+    finally:
+        template.close()
+
+
+def test_what_reaches_for_the_insides_of_python_is_called_unsafe() -> None:
+    for template in map(ChatTemplate, ("{{ ''.__class__.__mro__ }}", "{% set n = namespace(_a=1) %}")):
+        with pytest.raises(UnsafeModelError, match="SecurityError"):
+            template.render([{"role": "user", "content": "x"}])
+        template.close()
+
+
+def test_a_closed_template_says_so_and_starts_nothing() -> None:
+    template = ChatTemplate("x")
+    template.close()
+    with pytest.raises(ModelClosedError):
+        template.render([{"role": "user", "content": "x"}])
+    assert template._child is None
+
+
+def test_an_interrupted_render_answers_nobody_else() -> None:
+    """The answer that nobody waited for must not be the next conversation's."""
+    template = ChatTemplate(
+        "{% if messages[0].content == 'slow' %}{% for a in range(9999) %}{% for b in range(99) %}{% endfor %}"
+        "{% endfor %}{% endif %}{{ messages[0].content }}"
+    )
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        template.start()
+        signal.setitimer(signal.ITIMER_REAL, 0.03)
+        with pytest.raises(KeyboardInterrupt):
+            template.render([{"role": "user", "content": "slow"}])
+        assert template.render([{"role": "user", "content": "mine"}]) == "mine"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        template.close()
+
+
+def test_the_child_has_its_limits() -> None:
+    template = ChatTemplate("x")
+    try:
+        template.start()
+        assert template._child is not None
+        place = Path(f"/proc/{template._child.pid}")
+        limits = {line[:26].strip(): line[26:47].strip() for line in (place / "limits").read_text().splitlines()}
+        assert limits["Max address space"] == str(1 << 30)
+        assert limits["Max file size"] == limits["Max core file size"] == "0"
+        assert int(limits["Max open files"]) == 16
+        assert int(limits["Max cpu time"]) < 10
+        assert b"=" not in (place / "environ").read_bytes()
+        assert len(os.listdir(place / "fd")) == 3
+    finally:
+        template.close()
+
+
+def test_limits_that_are_lower_already_stay(run_python: Any) -> None:
+    ended = run_python(
+        """
+        import resource
+        resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))
+        from tabml.text.templates import ChatTemplate
+        template = ChatTemplate("{{ messages[0].content }}")
+        print(template.render([{"role": "user", "content": "fine"}]))
+        template.close()
+        """
+    )
+    assert ended.stdout.strip() == "fine"
+
+
+def test_threads_get_their_own_answers() -> None:
+    template = ChatTemplate("{{ messages[0].content }}")
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            texts = [str(number) * 50 for number in range(200)]
+            assert list(threads.map(lambda text: template.render([{"role": "user", "content": text}]), texts)) == texts
     finally:
         template.close()
 
@@ -228,3 +413,24 @@ def test_the_child_ends_with_its_parent(run_python: Any) -> None:
     while time.monotonic() < end and os.path.exists(f"/proc/{pid}"):
         time.sleep(0.01)
     assert not os.path.exists(f"/proc/{pid}") or ") Z " in Path(f"/proc/{pid}/stat").read_text()
+
+
+def test_a_child_that_is_busy_ends_soon_after_its_parent() -> None:
+    """It doesn't read stdin then: the kernel ends it, by its processor time."""
+    code = (
+        "from tabml.text.templates import ChatTemplate\n"
+        "template = ChatTemplate('{% if messages %}{{ 9**(9**(messages | length + 8)) }}{% endif %}', timeout_s=1.0)\n"
+        "template.start()\n"
+        "print(template._child.pid, flush=True)\n"
+        "template.render([{'role': 'user', 'content': 'x'}])\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        time.sleep(0.3)
+        parent.kill()
+    stat = Path(f"/proc/{pid}/stat")
+    end = time.monotonic() + 30
+    while time.monotonic() < end and stat.exists() and ") Z " not in stat.read_text():
+        time.sleep(0.05)
+    assert not stat.exists() or ") Z " in stat.read_text()
