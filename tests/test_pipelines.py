@@ -43,7 +43,11 @@ def test_options_are_those_of_the_classes(pipeline: Pipeline) -> None:
         kind = getattr(importlib.import_module(module), name)
         signature = inspect.signature(kind).parameters
         said = ("model", "files", "revision", "architecture", "truncate_dim")
-        expected = {key: each.default or "" for key, each in signature.items() if key not in said}
+        expected = {
+            key: each.default or (0 if key == "context_length" else "")
+            for key, each in signature.items()
+            if key not in said
+        }
         assert {option.name: option.default for option in pipeline.options} == expected
         assert getattr(tabml.text, name) is kind
         return

@@ -90,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the call")
         if verb in ("generate", "chat"):
             command.add_argument("--json", action="store_true", help="the whole answer as JSON instead of its text")
+            command.add_argument("--engine", default="auto", help="torch, llama.cpp, or auto (the default)")
+            command.add_argument("--context-length", type=int, metavar="TOKENS", help="of prompt and answer together")
         command.set_defaults(run=_text, verb=verb)
 
     models = commands.add_parser("models", help="the models that tabml knows by name")

@@ -21,6 +21,7 @@ _EXTRAS = {
     "vision": ("mediapipe", "pillow", "opencv-contrib-python", "av"),
     "hub": ("huggingface_hub",),
     "text": ("torch", "transformers", "sentence-transformers"),
+    "llama": ("xllamacpp", "jinja2", "llguidance"),
     "edge": ("ai-edge-litert", "litert-lm-api"),
     "grpc": ("grpcio", "grpcio-health-checking", "grpcio-reflection", "grpcio-status", "protobuf"),
 }

@@ -34,6 +34,7 @@ def run(options: argparse.Namespace) -> int:
         device=options.device,
         dtype=options.dtype,
         quantization=options.quantization,
+        **_only_generators(options),
     ) as model:
         if options.verb == "chat":
             return _chat(model, options, said)
@@ -44,6 +45,10 @@ def run(options: argparse.Namespace) -> int:
         for found in _call(model, options.verb, options.texts, said):
             print(json.dumps(_plain(found)))
     return 0
+
+
+def _only_generators(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("engine", "context_length") if hasattr(options, name)}
 
 
 def _plain(found: Any) -> Any:

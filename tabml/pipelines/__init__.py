@@ -172,10 +172,13 @@ _PLACEMENT = (
     Option(name="dtype", default="auto", range="'auto', 'float32', 'bfloat16' or 'float16'"),
     Option(name="quantization", default="", range="'int8', 'int4', or empty for none"),
 )
-_ENGINE = Option(name="engine", default="auto", range="'auto' or 'torch'")
+_GENERATOR = (
+    Option(name="engine", default="auto", range="'auto', 'torch' or 'llama.cpp'"),
+    Option(name="context_length", default=0, range="tokens from 16 to the model's own, or 0 for that"),
+)
 TEXT_PIPELINES = (
     _text("text-generation", "generation:TextGenerator", "Generate", "Chat", "Infill", "Tokenize", "Detokenize",
-          models=("smollm2-135m-instruct",), options=(_ENGINE,)),
+          models=("smollm2-135m-instruct",), options=_GENERATOR),
     _text("feature-extraction", "embedding:TextEmbedder", "Embed", models=("all-minilm-l6-v2",)),
     _text("text-ranking", "ranking:Reranker", "Rerank"),
     _text("text-classification", "classification:TextClassifier", "Classify"),
@@ -410,7 +413,12 @@ def _check_options(pipeline: Pipeline, spec: ModelSpec) -> None:
 
 @overload
 def open_pipeline(
-    task: Literal["text-generation"], model: ModelSource, *, engine: str = "auto", **options: Unpack[TextOptions]
+    task: Literal["text-generation"],
+    model: ModelSource,
+    *,
+    engine: str = "auto",
+    context_length: int | None = None,
+    **options: Unpack[TextOptions],
 ) -> TextGenerator: ...
 @overload
 def open_pipeline(
@@ -450,7 +458,8 @@ def open_pipeline(task: str, model: ModelSource, **options: Any) -> TextModel[An
     Args:
         task: A name of the family ``text`` in :func:`known_pipelines`, such as ``text-generation``.
         model: As :class:`tabml.text.TextGenerator` takes it.
-        **options: ``files``, ``revision``, ``architecture``, ``device``, ``dtype``, ``quantization``.
+        **options: ``files``, ``revision``, ``architecture``, ``device``, ``dtype``, ``quantization``;
+            for ``text-generation`` also ``engine`` and ``context_length``.
 
     Raises:
         PipelineNotFoundError: there is no such task; the message names a close one.

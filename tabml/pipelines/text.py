@@ -41,9 +41,7 @@ def make_text(pipeline: Pipeline, spec: ModelSpec, files: FileProvider | None) -
         OptionError: an option is unknown or not allowed.
         ModelLoadError: the plug-in's class can't be imported.
     """
-    said: dict[str, Any] = {name: value for name, value in spec.options if value != ""}
-    for name, _ in spec.options:
-        pipeline.option(name)
+    said: dict[str, Any] = {name: value for name, value in spec.options if value != pipeline.option(name).default}
     model: TextModel[Any] = class_of(pipeline)(spec.ref, files=files, architecture=spec.architecture or None, **said)
     return model
 

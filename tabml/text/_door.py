@@ -19,3 +19,16 @@ def text_extra() -> Iterator[None]:
         yield
     except ImportError as problem:
         raise MissingExtraError("text", (problem.name or "torch").partition(".")[0]) from problem
+
+
+@contextmanager
+def llama_extra() -> Iterator[None]:
+    """Around an import of ``tabml.text._llama``.
+
+    Raises:
+        MissingExtraError: xllamacpp is not installed.
+    """
+    try:
+        yield
+    except ImportError as problem:
+        raise MissingExtraError("llama", (problem.name or "xllamacpp").partition(".")[0]) from problem

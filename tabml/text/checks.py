@@ -13,7 +13,7 @@ import math
 import os
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeGuard
 
@@ -520,21 +520,26 @@ _BLOCKS = {
 """ggml's types: elements and bytes of a block (gguf 0.19, ``GGML_QUANT_SIZES``)."""
 
 
-def check_gguf(path: Path, name: str) -> dict[str, Any]:
-    """A GGUF file, by its header; gives its metadata, of lists only their lengths.
+def check_gguf(path: Path, name: str, keep: Collection[str] = ()) -> dict[str, Any]:
+    """A GGUF file, by its header; gives its metadata.
+
+    Args:
+        path: The file.
+        name: For messages.
+        keep: Keys whose lists are given too; of others only the length.
 
     Raises:
         CorruptModelError: header and file contradict each other.
     """
     with path.open("rb") as source:
-        return _Gguf(source, name).read()
+        return _Gguf(source, name, keep).read()
 
 
 class _Gguf:
     """Walks the header within bounds."""
 
-    def __init__(self, source: BinaryIO, name: str) -> None:
-        self._source, self._name = source, name
+    def __init__(self, source: BinaryIO, name: str, keep: Collection[str]) -> None:
+        self._source, self._name, self._keep = source, name, keep
         self._size = os.fstat(source.fileno()).st_size
         self._kept = 0
         self._listed = 0
@@ -551,7 +556,7 @@ class _Gguf:
             key = self._text()
             if key in found:
                 _corrupt(self._name, f"has {key[:80]!r} twice")
-            found[key] = self._value(self._number("<I"))
+            found[key] = self._value(self._number("<I"), whole=key in self._keep)
         alignment = found.get("general.alignment", 32)
         if type(alignment) is not int or not 1 <= alignment <= 1 << 20 or alignment & (alignment - 1):
             _corrupt(self._name, f"general.alignment={alignment!r:.40} must be a power of two")
@@ -589,7 +594,7 @@ class _Gguf:
             _corrupt(self._name, f"has more than {_MAX_KEPT} bytes of names and texts")
         return self._bytes(length).decode(errors="replace")
 
-    def _value(self, kind: int) -> Any:
+    def _value(self, kind: int, *, whole: bool) -> Any:
         if kind in _SCALARS:
             return self._number(_SCALARS[kind])
         if kind == _STRING:
@@ -599,12 +604,18 @@ class _Gguf:
         inner, count = self._number("<I"), self._number("<Q")
         if count > 16 << 20:
             _corrupt(self._name, f"has a list of {count} values")
-        if inner in _SCALARS:
-            self._skip(count * struct.calcsize(_SCALARS[inner]))
-        elif inner == _STRING:
+        if inner == _STRING or whole:
             self._listed += count
             if self._listed > _MAX_LISTED:
-                _corrupt(self._name, f"has lists of more than {_MAX_LISTED} texts")
+                _corrupt(self._name, f"has lists of more than {_MAX_LISTED} values")
+        if inner in _SCALARS:
+            form = _SCALARS[inner]
+            if whole:
+                return [value for (value,) in struct.iter_unpack(form, self._bytes(count * struct.calcsize(form)))]
+            self._skip(count * struct.calcsize(form))
+        elif inner == _STRING:
+            if whole:
+                return [self._text() for _ in range(count)]
             for _ in range(count):
                 self._skip(self._number("<Q"))
         else:

@@ -9,8 +9,8 @@ from tabml.cancellation import Cancellation
 from tabml.text.options import GenerationOptions
 from tabml.text.results import Delta
 
-EngineName = Literal["torch"]
-ENGINES: tuple[EngineName, ...] = ("torch",)
+EngineName = Literal["torch", "llama.cpp"]
+ENGINES: tuple[EngineName, ...] = ("torch", "llama.cpp")
 
 
 class Engine(Protocol):

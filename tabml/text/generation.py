@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 from tabml.cancellation import Cancellation, current_cancellation
 from tabml.errors import ModelKindError, OptionError
 from tabml.files import FileProvider
-from tabml.text._door import text_extra
-from tabml.text._model import ModelSource, TextModel, check_text, one_of
+from tabml.text._door import llama_extra, text_extra
+from tabml.text._model import ModelSource, TextModel, check_text, one_of, whole
 from tabml.text.engine import ENGINES, Engine
 from tabml.text.options import GenerationOptions
 from tabml.text.repository import Repository
@@ -65,6 +66,7 @@ class TextGenerator(TextModel[_Open]):
         device: str = "auto",
         dtype: str = "auto",
         quantization: str | None = None,
+        context_length: int | None = None,
     ) -> None:
         """Nothing is fetched yet.
 
@@ -73,10 +75,13 @@ class TextGenerator(TextModel[_Open]):
             files: Where the model's files come from; the catalog when None.
             revision: The version, where ``files`` knows versions.
             architecture: The class or model type that it must be.
-            engine: ``torch``, or ``auto`` for the best that there is.
+            engine: ``torch``, ``llama.cpp`` (for GGUF, with the extra ``llama``), or ``auto``: llama.cpp for GGUF
+                where it is installed and the other options allow it, else torch.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
             dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-            quantization: ``int8`` or ``int4`` weights, on a CPU. The weights of GGUF are unpacked first.
+            quantization: ``int8`` or ``int4`` weights, on a CPU, by torch. The weights of GGUF are unpacked first.
+            context_length: Tokens of prompt and answer together; the model's own when None, with llama.cpp 8,192 at
+                the most, because there they cost memory from the load on.
 
         Raises:
             OptionError: an option is not allowed.
@@ -86,20 +91,37 @@ class TextGenerator(TextModel[_Open]):
             quantization=quantization,
         )  # fmt: skip
         self._engine = one_of("engine", engine, ("auto", *ENGINES))
+        self._context_length = (
+            context_length if context_length is None else whole("context_length", context_length, 16, 1 << 24)
+        )
 
     def _build(self, repository: Repository) -> _Open:
-        if repository.is_gguf:
-            return _Open(self._build_gguf(repository))
+        return _Open(self._build_gguf(repository) if repository.is_gguf else self._build_folder(repository))
+
+    def _build_folder(self, repository: Repository) -> Engine:
+        if self._engine == "llama.cpp":
+            raise OptionError(f"engine='llama.cpp' reads GGUF files, and {repository.name} is none; use engine='torch'")
         repository.fetch_small()
         with text_extra():
             from tabml.text._torch.causal import load_engine
-        return _Open(load_engine(repository, self._placement, architecture=self._architecture))
+        return load_engine(
+            repository, self._placement, architecture=self._architecture, context_length=self._context_length
+        )
 
     def _build_gguf(self, repository: Repository) -> Engine:
         repository.fetch_weights()
+        if self._engine == "llama.cpp" or (self._engine == "auto" and self._llama_fits()):
+            with llama_extra():
+                from tabml.text._llama.engine import load_engine
+            return load_engine(repository, self._placement, context_length=self._context_length)
         with text_extra():
             from tabml.text._torch.causal import load_gguf_engine
-        return load_gguf_engine(repository, self._placement)
+        return load_gguf_engine(repository, self._placement, context_length=self._context_length)
+
+    def _llama_fits(self) -> bool:
+        """Whether llama.cpp is there and can do what is asked for."""
+        asked = self._placement
+        return find_spec("xllamacpp") is not None and asked.dtype == "auto" and asked.quantization is None
 
     def _free(self, loaded: _Open) -> None:
         loaded.close()

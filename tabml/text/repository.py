@@ -21,6 +21,8 @@ TOKENIZER_FILES = (
     "source.spm", "target.spm", "target_vocab.json",
 )  # fmt: skip
 SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
+GGUF_LISTS = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
+"""Lists of a GGUF file's metadata that are kept; of others the length is."""
 _CONFIGS = ("config.json", "generation_config.json")
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
@@ -42,6 +44,8 @@ class Repository:
         """What the model begins with."""
         self.config: dict[str, Any] = {}
         """``config.json``, checked; empty for GGUF."""
+        self.metadata: dict[str, Any] = {}
+        """Of a GGUF file, once it is fetched."""
 
     @property
     def path(self) -> Path:
@@ -106,7 +110,7 @@ class Repository:
         """
         if self.is_gguf:
             self._folder.add([self.ref.path])
-            checks.check_gguf(self.path / self.ref.path, self.name)
+            self.metadata = checks.check_gguf(self.path / self.ref.path, self.name, GGUF_LISTS)
             return
         self._folder.add(optional=[_INDEX])
         if _INDEX in self._folder:

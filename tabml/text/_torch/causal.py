@@ -24,7 +24,13 @@ from tabml.text.repository import Repository
 Value = TypeVar("Value")
 
 
-def load_engine(repository: Repository, placement: Placement, *, architecture: str | None = None) -> TorchEngine:
+def load_engine(
+    repository: Repository,
+    placement: Placement,
+    *,
+    architecture: str | None = None,
+    context_length: int | None = None,
+) -> TorchEngine:
     """An engine for a model in transformers' layout.
 
     Raises:
@@ -36,10 +42,10 @@ def load_engine(repository: Repository, placement: Placement, *, architecture: s
         repository, "AutoModelForCausalLM", placement, architecture=architecture, what="text generation"
     )
     tokenizer = load_tokenizer(repository)
-    return TorchEngine(model, tokenizer, chat_template=_template(tokenizer), end_ids=_end_ids(model, tokenizer))
+    return _engine(model, tokenizer, context_length)
 
 
-def load_gguf_engine(repository: Repository, placement: Placement) -> TorchEngine:
+def load_gguf_engine(repository: Repository, placement: Placement, *, context_length: int | None = None) -> TorchEngine:
     """An engine for a GGUF file, whose weights are unpacked.
 
     Raises:
@@ -67,7 +73,17 @@ def load_gguf_engine(repository: Repository, placement: Placement) -> TorchEngin
             repository.path, gguf_file=name, trust_remote_code=False, local_files_only=True
         )
     model = finished(model, placement, device)
-    return TorchEngine(model, tokenizer, chat_template=_template(tokenizer), end_ids=_end_ids(model, tokenizer))
+    return _engine(model, tokenizer, context_length)
+
+
+def _engine(model: Any, tokenizer: Any, context_length: int | None) -> TorchEngine:
+    return TorchEngine(
+        model,
+        tokenizer,
+        chat_template=_template(tokenizer),
+        end_ids=_end_ids(model, tokenizer),
+        context_length=context_length,
+    )
 
 
 def _no_bar(values: Iterable[Value], **_: object) -> Iterable[Value]:

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from tabml.text._torch.sampling import Sampler, log_probabilities
 from tabml.text.engine import EngineName
 from tabml.text.options import GenerationOptions
 from tabml.text.results import Delta, FinishReason, TokenLogprob, Usage
-from tabml.text.streaming import Detokenizer, StopScanner
+from tabml.text.streaming import Detokenizer, StopScanner, begun
 
 log = logging.getLogger("tabml.text")
 
@@ -94,7 +94,13 @@ class TorchEngine:
     name: EngineName = "torch"
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, chat_template: str | None = None, end_ids: Sequence[int] = ()
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        chat_template: str | None = None,
+        end_ids: Sequence[int] = (),
+        context_length: int | None = None,
     ) -> None:
         """Starts its thread.
 
@@ -103,11 +109,20 @@ class TorchEngine:
             tokenizer: Of the model.
             chat_template: The model's own, as Jinja.
             end_ids: Tokens that end an answer.
+            context_length: Tokens of prompt and answer together; the model's own when None.
+
+        Raises:
+            OptionError: ``context_length`` is more than the model's own.
         """
         config = model.config.get_text_config()
         self._model, self._tokenizer = model, tokenizer
         self._device = model.device
-        self.context_length = int(getattr(config, "max_position_embeddings", 0) or 2048)
+        trained = int(getattr(config, "max_position_embeddings", 0) or 2048)
+        self.context_length = context_length or trained
+        if self.context_length > trained:
+            raise OptionError(
+                f"context_length={context_length} must be at most {trained}, which this model was made for"
+            )
         self.chat_template = chat_template
         self.special_tokens: Mapping[str, str] = {
             name: str(value) for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)
@@ -160,11 +175,12 @@ class TorchEngine:
                 raise CapacityError(f"{len(self._waiting)} answers wait already; try again a little later")
             self._waiting.extend(runs)
             self._lock.notify_all()
-        return self._deltas(request)
+        return begun(self._deltas(request))
 
-    def _deltas(self, request: _Request) -> Iterator[Delta]:
+    def _deltas(self, request: _Request) -> Generator[Delta | None]:
         forget = request.cancellation.on_cancel(lambda: request.out.put(CallCancelledError("the caller cancelled")))
         try:
+            yield None
             while True:
                 delta = request.out.get()
                 if isinstance(delta, BaseException):

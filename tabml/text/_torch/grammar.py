@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from tabml.errors import MissingExtraError, OptionError, UnavailableHereError
+from tabml.errors import OptionError, UnavailableHereError
+from tabml.text.grammars import lark
 from tabml.text.options import GenerationOptions
-
-_JSON_OBJECT = '{"type": "object"}'
 
 
 class Grammars:
@@ -30,36 +29,25 @@ class Grammars:
             UnavailableHereError: the tokenizer is of a kind that can't be constrained.
             MissingExtraError: llguidance is not installed.
         """
-        kind = options.grammar
-        if kind is None:
+        grammar = lark(options)
+        if grammar is None:
             return None
-        try:
-            import llguidance
-            import llguidance.hf
-        except ImportError as problem:
-            raise MissingExtraError("text", "llguidance") from problem
+        import llguidance
+        import llguidance.hf
+
         with self._lock:
             if self._native is None:
                 if getattr(self._tokenizer, "backend_tokenizer", None) is None:
-                    raise UnavailableHereError(f"{kind} needs a fast tokenizer, which this model has not")
+                    raise UnavailableHereError(f"{options.grammar} needs a fast tokenizer, which this model has not")
                 self._native = llguidance.hf.from_tokenizer(
                     self._tokenizer,
                     n_vocab=max(self._vocabulary, len(self._tokenizer)),
                     eos_token=list(self._end_ids) or None,
                 )
-        try:
-            if kind == "regex":
-                grammar = llguidance.LLMatcher.grammar_from_regex(options.regex)
-            else:
-                schema = options.json_schema if kind == "json_schema" else _JSON_OBJECT
-                grammar = llguidance.LLMatcher.grammar_from_json_schema(schema)
-            problem_text = llguidance.LLMatcher.validate_grammar(grammar, self._native)
-            matcher = llguidance.LLMatcher(self._native, grammar)
-        except ValueError as problem:
-            raise OptionError(f"{kind}: {' '.join(str(problem).split())[:200]}") from None
-        said = problem_text or matcher.get_error()
+        matcher = llguidance.LLMatcher(self._native, llguidance.LLMatcher.grammar_from_lark(grammar))
+        said = matcher.get_error()
         if said:
-            raise OptionError(f"{kind}: {' '.join(str(said).split())[:200]}")
+            raise OptionError(f"{options.grammar}: {' '.join(str(said).split())[:200]}")
         return Matcher(matcher)
 
 
