@@ -7,6 +7,7 @@ import json
 from tabml.errors import MissingExtraError, OptionError
 from tabml.text.options import GenerationOptions
 
+TOO_COMPLICATED = "is more complicated than llguidance can follow; make it simpler"
 _JSON_OBJECT = '{"type": "object"}'
 
 
@@ -37,3 +38,17 @@ def lark(options: GenerationOptions) -> str | None:
     if said:
         raise OptionError(f"{kind}: {' '.join(said.split())[:200]}")
     return grammar
+
+
+class Follower:
+    """Sees whether an answer that grows keeps to its grammar."""
+
+    def __init__(self, grammar: str) -> None:
+        from llguidance import LLMatcher, LLTokenizer
+
+        self._native = LLMatcher(LLTokenizer("byte"), LLMatcher.grammar_from_lark(grammar), log_level=0)
+
+    def add(self, text: str) -> bool:
+        """Go on by ``text``; False when it can't be, or nobody can tell."""
+        content = text.encode()
+        return bool(self._native.try_consume_tokens(list(content)) == len(content))

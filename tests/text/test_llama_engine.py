@@ -95,6 +95,43 @@ def test_greedy_text_is_that_of_torch_up_to_near_ties(prompt: str, model: TextGe
         assert ours.text == theirs.text
 
 
+GEMMA = {
+    "The capital of France is": [(506, -1.65), (5279, -0.70), (529, -0.12), (506, -0.92), (2891, -2.38)],
+    "Once upon a time": [(236764, -0.49), (993, -1.53), (691, -0.35), (496, -0.19)],
+    "1, 2, 3, 4,": [(236743, -0.08), (236810, -0.11), (236764, -0.41), (236743, -0.08), (236825, -0.13)],
+}
+"""First tokens and their logarithms of probability by transformers 5.23, with the same file unpacked to float32."""
+
+
+def test_gemma_says_what_it_says_in_transformers(gemma: Path) -> None:
+    with TextGenerator(gemma, context_length=256) as opened:
+        assert opened.engine == "llama.cpp"
+        for prompt, expected in GEMMA.items():
+            options = GenerationOptions(temperature=0, max_new_tokens=len(expected), logprobs=0)
+            found = opened.generate(prompt, options).choices[0]
+            assert found.token_ids == tuple(token for token, _ in expected)
+            assert [each.logprob for each in found.logprobs] == pytest.approx([each for _, each in expected], abs=0.25)
+
+
+def test_text_is_that_of_the_binding_itself(model: TextGenerator, tmp_path: Path) -> None:
+    entry = find(NAME)
+    path = tmp_path / entry.file
+    path.write_bytes(read_bytes(default_provider(), entry.ref))
+    code = f"""
+import xllamacpp
+wanted = xllamacpp.CommonParams()
+wanted.model.path, wanted.n_ctx, wanted.verbosity, wanted.hostnames = {str(path)!r}, 1024, -1, [{str(tmp_path / "a.sock")!r}]
+wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = 2
+server = xllamacpp.Server(wanted)
+body = {{"prompt": "Once upon a time, there was a", "n_predict": 48, "temperature": 0, "stream": False}}
+print(server.handle_completions(body)["choices"][0]["text"], end="")
+"""
+    plain = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    options = GenerationOptions(temperature=0, max_new_tokens=48)
+    with TextGenerator(NAME, context_length=1024) as fresh:
+        assert fresh.generate("Once upon a time, there was a", options).text == plain.stdout
+
+
 def test_deltas_join_to_the_whole_and_tell_what_it_cost(model: TextGenerator) -> None:
     options = GenerationOptions(temperature=0, max_new_tokens=40)
     found = list(model.stream("List of fruits: apple, banana,", options))
@@ -312,6 +349,19 @@ model.close()
     assert issubclass(ModelForkedError, TabmlError)
 
 
+def test_a_script_that_closes_nothing_ends_well(write: Callable[..., Path]) -> None:
+    code = f"""
+from pathlib import Path
+from tabml.text import GenerationOptions, TextGenerator
+model = TextGenerator(Path({str(write())!r}), engine="llama.cpp")
+streams = [model.stream("ab", GenerationOptions(max_new_tokens=100, min_new_tokens=100)) for _ in range(12)]
+print(next(streams[0]).index)
+"""
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+        assert (done.stdout.strip(), done.stderr, done.returncode) == ("0", "", 0)
+
+
 def test_nothing_listens_on_a_port_and_no_file_is_left(write: Callable[..., Path], tmp_path: Path) -> None:
     code = f"""
 import os
@@ -388,10 +438,16 @@ LIES = [
 
 @pytest.mark.parametrize(("changes", "error"), LIES, ids=lambda each: str(each)[:40] if isinstance(each, dict) else "")
 def test_a_file_that_lies_ends_no_process_but_its_own(
-    changes: dict[str, Any], error: type[Exception], write: Callable[..., Path]
+    changes: dict[str, Any],
+    error: type[Exception],
+    write: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(error), TextGenerator(write(**changes), engine="llama.cpp") as opened:
         opened.generate("ab")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_probe_would_find_nothing_wrong_with_a_good_file(write: Callable[..., Path]) -> None:
@@ -441,3 +497,14 @@ def test_the_catalog_is_trusted_by_content_not_by_name(write: Callable[..., Path
     assert _is_of_catalog(genuine, entry.ref)
     assert not _is_of_catalog(write(), entry.ref)
     assert not _is_of_catalog(genuine, FileRef("elsewhere", entry.file))
+
+
+@pytest.mark.parametrize("name", ["llama.cpp", "torch"])
+def test_a_grammar_that_cannot_be_followed_is_an_error_not_another_text(
+    name: str, model: TextGenerator, other: TextGenerator
+) -> None:
+    schema = {"type": "object", "properties": {f"p{number}": {"type": "string"} for number in range(2000)}}
+    opened = model if name == "llama.cpp" else other
+    with pytest.raises(OptionError, match="json_schema is more complicated"):
+        opened.generate("x", GenerationOptions(seed=1, max_new_tokens=12, json_schema=schema))
+    assert opened.generate("The capital of France is", GREEDY).text.startswith(" Paris")

@@ -6,11 +6,13 @@ llama.cpp ends all answers when it runs out of it. What may be shown of an answe
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import queue
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +35,7 @@ from tabml.text._llama.native import Event, NativeServer, has_gpu
 from tabml.text._llama.probe import check_loads
 from tabml.text._model import Placement
 from tabml.text.engine import EngineName
-from tabml.text.grammars import lark
+from tabml.text.grammars import TOO_COMPLICATED, Follower, lark
 from tabml.text.options import GenerationOptions
 from tabml.text.repository import Repository
 from tabml.text.results import Delta, FinishReason, TokenLogprob, Usage
@@ -56,6 +58,7 @@ class _Choice:
     """One answer."""
 
     scanner: StopScanner
+    follower: Follower | None
     tokens: list[int] = field(default_factory=list)
     """Told to us, not yet said."""
     logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -120,6 +123,16 @@ class _Request:
                 self.say(index, choice.scanner.rest(), "time")
 
 
+_OPEN: weakref.WeakSet[LlamaEngine] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Python ends the threads of a process that ends within llama.cpp's code, which then aborts."""
+    for engine in list(_OPEN):
+        engine.close()
+
+
 class LlamaEngine:
     """A GGUF file, computed by llama.cpp."""
 
@@ -156,6 +169,7 @@ class LlamaEngine:
         self._closing = False
         self._freed = False
         self._workers: list[threading.Thread] = []
+        _OPEN.add(self)
 
     def encode(self, text: str, *, special_tokens: bool = False, parse_special: bool = True) -> list[int]:
         """The tokens of a text; see :class:`tabml.text.engine.Engine`.
@@ -258,13 +272,20 @@ class LlamaEngine:
         if max(prompt) >= self._vocabulary or min(prompt) < 0:
             raise OptionError(f"prompt has tokens beyond the vocabulary of {self._vocabulary}")
         most = min(options.max_new_tokens, room)
+        body = {"prompt": [int(token) for token in prompt], "n_predict": most, **self._body(options, most)}
+        grammar = lark(options)
+        if grammar is not None:
+            body["grammar"] = grammar
         return _Request(
-            body={"prompt": [int(token) for token in prompt], "n_predict": most, **self._body(options, most)},
+            body=body,
             options=options,
             cancellation=cancellation,
             prompt_tokens=len(prompt),
             cells=min(len(prompt) + options.n * most, self.context_length),
-            choices=[_Choice(StopScanner(options.stop)) for _ in range(options.n)],
+            choices=[
+                _Choice(StopScanner(options.stop), Follower(grammar) if grammar is not None else None)
+                for _ in range(options.n)
+            ],
         )
 
     def _body(self, options: GenerationOptions, most: int) -> Event:
@@ -293,9 +314,6 @@ class LlamaEngine:
         body["logit_bias"] = biases + [[token, _NEVER] for token in self._bad_tokens(options)]
         if options.logprobs is not None:
             body["n_probs"] = max(1, options.logprobs)
-        grammar = lark(options)
-        if grammar is not None:
-            body["grammar"] = grammar
         return body
 
     def _refuse(self, options: GenerationOptions, most: int) -> None:
@@ -331,6 +349,8 @@ class LlamaEngine:
 
     def close(self) -> None:
         """End what runs and free the model; twice is fine."""
+        if os.getpid() != self._process:
+            return
         with self._changed:
             self._closing = True
             for request in (*self._waiting, *self._running):
@@ -414,6 +434,10 @@ class LlamaEngine:
         text, tokens = told["content"], told["tokens"]
         if any(token in options.stop_token_ids for token in tokens):
             request.say(index, choice.scanner.rest(), "stop")
+            return
+        if choice.follower is not None and not choice.follower.add(text):  # llama.cpp goes on without its grammar
+            request.out.put(OptionError(f"{options.grammar} {TOO_COMPLICATED}"))
+            request.gone = True
             return
         choice.tokens += self._with_missing(text, tokens, missing)
         if options.logprobs is not None:

@@ -11,6 +11,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -38,36 +39,42 @@ def check_loads(path: Path, name: str) -> None:
         CapacityError: no process can be started.
         CallCancelledError: the current cancellation was set.
     """
-    cancellation = current_cancellation()
-    most = _START_S + path.stat().st_size / _BYTES_A_SECOND
-    end = time.monotonic() + most
-    try:
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from tabml.text._llama.probe import main; main()", str(path), name],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "GGML_NO_BACKTRACE": "1"},
-        )
-    except OSError as problem:
-        raise CapacityError(f"no process can be started to try {name}: {problem}") from None
-    with child:
+    with tempfile.TemporaryDirectory(prefix="tabml-") as folder:  # a child that dies leaves its own behind
         try:
-            while child.poll() is None:
-                if cancellation is not None:
-                    cancellation.check()
-                if time.monotonic() > end:
-                    raise CorruptModelError(f"{name}: llama.cpp did not end with it in {most:.0f} s; it was not used")
-                time.sleep(_LOOK_S)
-        finally:
-            child.kill()
-        said = child.stdout.read().decode(errors="replace") if child.stdout is not None else ""
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-c", "from tabml.text._llama.probe import main; main()", str(path), name],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": folder},
+            )
+        except OSError as problem:
+            raise CapacityError(f"no process can be started to try {name}: {problem}") from None
+        with child:
+            _wait(child, path, name)
+            said = child.stdout.read().decode(errors="replace") if child.stdout is not None else ""
     if child.returncode == _REFUSED:
         raise ModelLoadError(said[:400])
     if child.returncode:
         raise CorruptModelError(
             f"{name}: llama.cpp dies of it (status {child.returncode}); it was tried in a process of its own"
         )
+
+
+def _wait(child: subprocess.Popen[bytes], path: Path, name: str) -> None:
+    """Until it has ended; longer than the file may take, or when the call is cancelled, it is killed."""
+    cancellation = current_cancellation()
+    most = _START_S + path.stat().st_size / _BYTES_A_SECOND
+    end = time.monotonic() + most
+    try:
+        while child.poll() is None:
+            if cancellation is not None:
+                cancellation.check()
+            if time.monotonic() > end:
+                raise CorruptModelError(f"{name}: llama.cpp did not end with it in {most:.0f} s; it was not used")
+            time.sleep(_LOOK_S)
+    finally:
+        child.kill()
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from tabml.text._torch.cache import SlotCache
 from tabml.text._torch.grammar import Grammars
 from tabml.text._torch.sampling import Sampler, log_probabilities
 from tabml.text.engine import EngineName
+from tabml.text.grammars import TOO_COMPLICATED
 from tabml.text.options import GenerationOptions
 from tabml.text.results import Delta, FinishReason, TokenLogprob, Usage
 from tabml.text.streaming import Detokenizer, StopScanner, begun
@@ -420,6 +421,11 @@ class TorchEngine:
             self._finish(run, "stop")
             return
         run.sampler.accept(token)
+        if run.sampler.lost:
+            request.gone = True
+            request.out.put(OptionError(f"{options.grammar} {TOO_COMPLICATED}"))
+            self._leave(run)
+            return
         run.tokens.append(token)
         run.unsaid.append(token)
         if options.logprobs is not None:

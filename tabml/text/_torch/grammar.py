@@ -44,7 +44,7 @@ class Grammars:
                     n_vocab=max(self._vocabulary, len(self._tokenizer)),
                     eos_token=list(self._end_ids) or None,
                 )
-        matcher = llguidance.LLMatcher(self._native, llguidance.LLMatcher.grammar_from_lark(grammar))
+        matcher = llguidance.LLMatcher(self._native, llguidance.LLMatcher.grammar_from_lark(grammar), log_level=0)
         said = matcher.get_error()
         if said:
             raise OptionError(f"{options.grammar}: {' '.join(str(said).split())[:200]}")
@@ -73,3 +73,8 @@ class Matcher:
     def complete(self) -> bool:
         """Nothing can follow."""
         return bool(self._native.is_stopped())
+
+    @property
+    def lost(self) -> bool:
+        """Nobody can tell what may follow: the grammar is too complicated."""
+        return bool(self._native.is_error())

@@ -89,6 +89,11 @@ class Sampler:
             self._matcher.accept(token)
 
     @property
+    def lost(self) -> bool:
+        """The grammar is too complicated to go on."""
+        return self._matcher is not None and self._matcher.lost
+
+    @property
     def complete(self) -> bool:
         """The grammar allows nothing further."""
         return self._matcher is not None and self._matcher.complete
