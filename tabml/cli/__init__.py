@@ -116,6 +116,20 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="faces, mesh, pose and mask of a photograph that is already installed")
     demo.add_argument("--out", default="tabml-demo", metavar="FOLDER", help="where to write (default: %(default)s)")
     demo.set_defaults(run=_demo)
+
+    bench = commands.add_parser("bench", help="measure against the plain libraries, in the same run")
+    bench.add_argument("what", choices=["text"])
+    bench.add_argument("--quick", action="store_true", help="a minute instead of six; the figures scatter")
+    bench.add_argument(
+        "--only", default="", metavar="NAME,...", help="stream, perplexity, chats, talk, texts, clients, load, wire"
+    )
+    bench.add_argument("--out", default="tabml-bench", metavar="FOLDER", help="where to write (default: %(default)s)")
+    bench.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    bench.add_argument(
+        "--model", default="smollm2-135m-instruct", metavar="NAME|FOLDER|FILE", help="the language model"
+    )
+    bench.add_argument("--embedder", default="all-minilm-l6-v2", metavar="NAME|FOLDER", help="the embedding model")
+    bench.set_defaults(run=_bench)
     return parser
 
 
@@ -161,3 +175,9 @@ def _demo(options: argparse.Namespace) -> int:
     from tabml.cli.demo import demo
 
     return demo(options)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from tabml.cli.bench import bench
+
+    return bench(options)

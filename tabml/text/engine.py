@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from tabml.cancellation import Cancellation
 from tabml.text.options import GenerationOptions
@@ -59,4 +59,25 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """End what runs and free the model; twice is fine."""
+        ...
+
+
+@runtime_checkable
+class Scoring(Protocol):
+    """An engine that can tell how likely a text is, and what a token costs."""
+
+    @property
+    def bytes_a_token(self) -> int:
+        """Bytes of weights that are read for each token of one answer."""
+        ...
+
+    def score(self, tokens: Sequence[int]) -> list[float]:
+        """The logarithm of the probability of each token after the first, given those before it.
+
+        Args:
+            tokens: At least two, and at most as many as fit into the context.
+
+        Raises:
+            OptionError: there are more or fewer.
+        """
         ...

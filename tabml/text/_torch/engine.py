@@ -21,6 +21,7 @@ from tabml.cancellation import Cancellation
 from tabml.errors import CallCancelledError, CapacityError, InferenceError, ModelClosedError, OptionError
 from tabml.text._torch.cache import SlotCache
 from tabml.text._torch.grammar import Grammars
+from tabml.text._torch.packing import weight_bytes
 from tabml.text._torch.sampling import Sampler, log_probabilities
 from tabml.text.engine import EngineName
 from tabml.text.grammars import TOO_COMPLICATED
@@ -230,6 +231,21 @@ class TorchEngine:
             )
             for index in range(options.n)
         ]
+
+    @property
+    def bytes_a_token(self) -> int:
+        """Bytes of weights that are read for each token of one answer."""
+        return weight_bytes(self._model)
+
+    def score(self, tokens: Sequence[int]) -> list[float]:
+        """How likely each token is after those before it; see :class:`tabml.text.engine.Scoring`."""
+        if not 2 <= len(tokens) <= self.context_length:
+            raise OptionError(f"tokens has {len(tokens)} tokens; there must be from 2 to {self.context_length}")
+        ids = torch.tensor([list(tokens)], device=self._device)
+        with torch.inference_mode():
+            scores = self._model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
+            found: list[float] = scores.gather(1, ids[0, 1:, None])[:, 0].tolist()
+        return found
 
     def close(self) -> None:
         """End what runs and free the model; twice is fine."""

@@ -135,3 +135,14 @@ def _packed(name: str, layer: nn.Linear, wanted: str) -> Any:
     if wanted == "int4" and layer.in_features % _GROUP == 0 and not name.endswith(_SKIPPED_INT4):
         return Int4Linear(layer)
     return Int8Linear(layer)
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Bytes of weights that one token reads: all of them, but of embeddings one row."""
+    found = 0
+    for layer in model.modules():
+        tables = {id(layer.weight)} if isinstance(layer, nn.Embedding) else set()
+        for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
+            size = tensor.numel() * tensor.element_size()
+            found += size // len(tensor) if id(tensor) in tables else size
+    return found

@@ -1,0 +1,377 @@
+"""Text against the plain libraries: speeds, perplexities, first tokens, embeddings, loads and the wire."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import statistics
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from tabml.bench import load, wire
+from tabml.bench.rows import Row, Say, check_picture, medians, picture
+from tabml.errors import OptionError
+from tabml.files import default_provider, read_bytes
+from tabml.files.catalog import find
+from tabml.text import GenerationOptions, TextEmbedder, TextGenerator
+from tabml.text._door import text_extra
+from tabml.text.engine import ENGINES, Scoring
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from tabml.bench.peers import PlainEmbedder, PlainGenerator
+
+GENERATOR, EMBEDDER = "smollm2-135m-instruct", "all-minilm-l6-v2"
+PROMPT = "Once upon a time, in a small village near the sea, there lived"
+_NAMES = ("Ann", "Bo", "Cy", "Di", "Ed", "Flo", "Gus", "Hal")
+_WORDS = (
+    "the", "sea", "is", "calm", "today", "and", "small", "boats", "drift", "slowly", "along", "green", "shores", "while",
+    "people", "walk", "home",
+)  # fmt: skip
+_LENGTHS = (4, 8, 12, 30, 80, 160)
+_WINDOW = 256
+_FORMATS: dict[str, dict[str, str]] = {
+    "float32": {}, "bfloat16": {"dtype": "bfloat16"}, "int8": {"quantization": "int8"}, "int4": {"quantization": "int4"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How long is measured."""
+
+    turns: int = 3
+    """Counted turns; figures are their median."""
+    tokens: int = 48
+    """Of one stream."""
+    chat_tokens: int = 20
+    """Of each of eight chats."""
+    talk: int = 10
+    """Turns of the conversation."""
+    text_chars: int = 4000
+    """Of the text whose perplexity is measured."""
+    texts: int = 1000
+    """Mixed texts to embed."""
+    requests: int = 160
+    """Of sixteen clients, less those that are long."""
+    load_bytes: int = 1_800_000_000
+    """Weights of the model that is loaded."""
+    wire_tokens: int = 400
+    """Of a stream over the wire."""
+
+
+QUICK = Effort(
+    turns=1, tokens=12, chat_tokens=4, talk=3, text_chars=800, texts=100, requests=48, load_bytes=120_000_000, wire_tokens=100
+)  # fmt: skip
+"""A minute instead of six; its figures scatter."""
+
+
+class Subjects:
+    """The models that are measured, fetched and unpacked when first needed; a ``with`` block."""
+
+    def __init__(self, generator: str = GENERATOR, embedder: str = EMBEDDER) -> None:
+        """Nothing is fetched yet.
+
+        Args:
+            generator: A language model: a name of the catalog, a folder in transformers' layout or a GGUF file.
+            embedder: A model of sentence-transformers: a name of the catalog or a folder.
+        """
+        self._generator, self._embedder = generator, embedder
+        self._open = ExitStack()
+        self._root = Path(self._open.enter_context(TemporaryDirectory(prefix="tabml-bench-")))
+
+    @cached_property
+    def gguf(self) -> Path | None:
+        """The language model's GGUF file; None when it is a folder."""
+        path = Path(self._generator)
+        if path.is_dir():
+            return None
+        return path if path.is_file() else self._fetched(self._generator) / find(self._generator).file
+
+    @cached_property
+    def generator(self) -> Path:
+        """The language model's folder: GGUF is unpacked once, so that all load the same weights."""
+        if self.gguf is None:
+            return Path(self._generator)
+        with text_extra():
+            from tabml.bench.peers import unpack
+        folder = self._root / "unpacked"
+        unpack(self.gguf, folder)
+        return folder
+
+    @cached_property
+    def embedder(self) -> Path:
+        """The folder of the embedding model."""
+        path = Path(self._embedder)
+        return path if path.is_dir() else self._fetched(self._embedder)
+
+    @cached_property
+    def plain_generator(self) -> PlainGenerator:
+        """The language model in transformers."""
+        with text_extra():
+            from tabml.bench.peers import PlainGenerator
+        return PlainGenerator(self.generator)
+
+    @cached_property
+    def plain_embedder(self) -> PlainEmbedder:
+        """The embedding model in sentence-transformers."""
+        with text_extra():
+            from tabml.bench.peers import PlainEmbedder
+        return PlainEmbedder(self.embedder)
+
+    @cached_property
+    def engines(self) -> dict[str, TextGenerator]:
+        """tabml's generators, loaded: the torch engine in each number format, and every other engine there is."""
+        found = {name: TextGenerator(self.generator, engine="torch", **said) for name, said in _FORMATS.items()}  # type: ignore[arg-type]
+        for engine in ENGINES:
+            if engine != "torch" and self.gguf is not None:
+                found[engine] = TextGenerator(self.gguf, engine=engine)
+        for model in found.values():
+            self._open.enter_context(model).load()
+        return found
+
+    @cached_property
+    def bandwidth(self) -> float:
+        """Bytes a second that this machine reads from memory now."""
+        with text_extra():
+            from tabml.bench.peers import bandwidth
+        return bandwidth()
+
+    def limit_share(self, name: str, speed: float) -> float | None:
+        """Which part of the speed that the bandwidth allows an engine has with so many tokens a second."""
+        engine = self.engines[name]._ready().engine
+        return speed * engine.bytes_a_token / self.bandwidth if isinstance(engine, Scoring) else None
+
+    def _fetched(self, name: str) -> Path:
+        folder = self._root / name
+        entry = find(name)
+        for file in entry.files:
+            path = folder / file.file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(read_bytes(default_provider(), file.ref))
+        return folder
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+
+def _greedy(tokens: int) -> GenerationOptions:
+    return GenerationOptions(temperature=0, max_new_tokens=tokens, min_new_tokens=tokens)
+
+
+def stream(subjects: Subjects, effort: Effort) -> Iterator[Row]:
+    """One answer: tokens a second of transformers and of every engine and number format."""
+    plain, options = subjects.plain_generator, _greedy(effort.tokens)
+    works: dict[str, Callable[[], Any]] = {"transformers": lambda: plain.generate(PROMPT, effort.tokens)}
+    for name, model in subjects.engines.items():
+        works[name] = lambda model=model: model.generate(PROMPT, options)  # type: ignore[misc]
+    found = medians(works, effort.turns)
+    for name, seconds in found.items():
+        speed = effort.tokens / seconds
+        if name == "transformers":
+            said = f"memory {subjects.bandwidth / 1e9:.1f} GB/s"
+            share = subjects.limit_share("float32", speed)
+            yield Row(case="stream", name=name, value=speed, unit="tokens/s", limit_share=share, note=said)
+            continue
+        note = ""
+        if name == "float32":
+            same = subjects.engines[name].generate(PROMPT, options).text == plain.generate(PROMPT, effort.tokens)
+            note = "same text as the peer" if same else "another text than the peer"
+        yield Row(
+            case="stream", name=f"tabml {name}", value=speed, unit="tokens/s", peer="transformers",
+            ratio=found["transformers"] / seconds, limit_share=subjects.limit_share(name, speed), note=note,
+        )  # fmt: skip
+
+
+def perplexity(subjects: Subjects, effort: Effort) -> Iterator[Row]:
+    """How much a text surprises each number format: through the layers that compute answers."""
+    from pydoc_data.topics import topics  # prose that comes with Python
+
+    text = " ".join(topics["execmodel"].split())[: effort.text_chars]
+    whole = math.nan
+    for name, model in subjects.engines.items():
+        engine = model._ready().engine
+        if not isinstance(engine, Scoring):
+            continue
+        ids, window = engine.encode(text), min(_WINDOW, engine.context_length)
+        pieces = [ids[at : at + window] for at in range(0, len(ids) - 1, window)]
+        values = [value for piece in pieces if len(piece) > 1 for value in engine.score(piece)]
+        loss = -statistics.fmean(values)
+        whole = loss if name == "float32" else whole
+        yield Row(
+            case="perplexity", name=f"tabml {name}", value=math.exp(loss), unit="perplexity",
+            peer="" if name == "float32" else "tabml float32", ratio=None if name == "float32" else math.exp(loss - whole),
+            note=f"{loss:.4f} nats a token, {len(values)} tokens",
+        )  # fmt: skip
+
+
+def _together(call: Callable[[str], Any], prompts: Sequence[str]) -> None:
+    threads = [threading.Thread(target=call, args=(prompt,)) for prompt in prompts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def chats(subjects: Subjects, effort: Effort) -> Iterator[Row]:
+    """Eight answers at a time: eight threads of transformers, and tabml's batches."""
+    prompts = [f"{PROMPT} {name}" for name in _NAMES]
+    plain, options = subjects.plain_generator, _greedy(effort.chat_tokens)
+    firsts: dict[str, list[float]] = {"float32": [], "int8": []}
+
+    def ours(name: str) -> Callable[[], Any]:
+        model, times = subjects.engines[name], firsts[name]
+        return lambda: _together(
+            lambda prompt: times.append(model.generate(prompt, options).usage.time_to_first_token_s), prompts
+        )
+
+    works = {"transformers": lambda: _together(lambda prompt: plain.generate(prompt, effort.chat_tokens), prompts)}
+    found = medians({**works, **{name: ours(name) for name in firsts}}, effort.turns)
+    for name, seconds in found.items():
+        speed, mine = len(prompts) * effort.chat_tokens / seconds, name in firsts
+        note = (
+            f"first token p50 {statistics.median(firsts[name]):.2f} s, worst {max(firsts[name]):.2f} s" if mine else ""
+        )
+        yield Row(
+            case="chats", name=f"tabml {name}" if mine else name, value=speed, unit="tokens/s",
+            peer="transformers" if mine else "", ratio=found["transformers"] / seconds if mine else None, note=note,
+        )  # fmt: skip
+
+
+def talk(subjects: Subjects, effort: Effort) -> Iterator[Row]:
+    """The first token of a long conversation's last answer: its turns reused, and all read anew."""
+    options = GenerationOptions(temperature=0, max_new_tokens=16)
+    messages: list[dict[str, str]] = []
+    with TextGenerator(subjects.generator) as model:
+        for turn in range(effort.talk):
+            messages.append({"role": "user", "content": f"Tell me fact {turn} about the sea and its animals."})
+            answer = model.chat(messages, options)
+            messages.append({"role": "assistant", "content": answer.text})
+    reused = answer.usage.time_to_first_token_s
+    with TextGenerator(subjects.generator) as fresh:
+        fresh.generate("warm", GenerationOptions(max_new_tokens=1))
+        anew = fresh.chat(messages[:-1], options).usage
+    note = f"turn {effort.talk}, {anew.prompt_tokens} tokens"
+    alone = anew.time_to_first_token_s
+    yield Row(case="talk", name="all read anew", value=alone * 1e3, unit="ms to the first token", note=note)
+    yield Row(
+        case="talk", name="tabml", value=reused * 1e3, unit="ms to the first token", peer="all read anew",
+        ratio=reused / alone, note=note,
+    )  # fmt: skip
+
+
+def mixed_texts(count: int) -> list[str]:
+    """Texts of 4 to 160 words, the same in every run."""
+    chosen = random.Random(1)
+    return [" ".join(chosen.choices(_WORDS, k=chosen.choice(_LENGTHS))) for _ in range(count)]
+
+
+def texts(subjects: Subjects, effort: Effort) -> Iterator[Row]:
+    """Many texts of mixed lengths in one call."""
+    given, plain = mixed_texts(effort.texts), subjects.plain_embedder
+    with TextEmbedder(subjects.embedder) as model:
+        works = {"encode": lambda: plain.embed(given), "tabml": lambda: model.embed(given, truncate=True)}
+        found = medians(works, effort.turns)
+        apart = float(abs(plain.embed(given) - model.embed(given, truncate=True).vectors).max())
+    yield Row(
+        case="texts", name="encode", value=effort.texts / found["encode"], unit="texts/s", note=f"{len(given)} texts"
+    )
+    yield Row(
+        case="texts", name="tabml", value=effort.texts / found["tabml"], unit="texts/s", peer="encode",
+        ratio=found["encode"] / found["tabml"], note=f"apart at most {apart:.1e}",
+    )  # fmt: skip
+
+
+def clients(subjects: Subjects, effort: Effort) -> Iterator[Row]:
+    """Sixteen threads that embed one short text at a time, and the same texts one after another."""
+    given = [f"{text} {number}" for number, text in enumerate(mixed_texts(effort.requests)) if len(text) < 90]
+    with TextEmbedder(subjects.embedder) as model:
+
+        def run(share: Sequence[str]) -> None:
+            for text in share:
+                model.embed([text], truncate=True)
+
+        def together() -> None:
+            threads = [threading.Thread(target=run, args=(given[number::16],)) for number in range(16)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+        found = medians({"one at a time": lambda: run(given), "together": together}, effort.turns)
+    yield Row(case="clients", name="one at a time", value=len(given) / found["one at a time"], unit="requests/s")
+    yield Row(
+        case="clients", name="tabml 16 clients", value=len(given) / found["together"], unit="requests/s",
+        peer="one at a time", ratio=found["one at a time"] / found["together"],
+    )  # fmt: skip
+
+
+def loads(subjects: Subjects, effort: Effort) -> Iterator[Row]:
+    """The load of a large sharded model; see :mod:`tabml.bench.load`."""
+    return load.measure(effort.load_bytes, effort.turns)
+
+
+def wires(subjects: Subjects, effort: Effort) -> Iterator[Row]:
+    """What the server adds; see :mod:`tabml.bench.wire`."""
+    return wire.measure(effort.wire_tokens, effort.turns)
+
+
+CASES: dict[str, Callable[[Subjects, Effort], Iterator[Row]]] = {
+    "stream": stream, "perplexity": perplexity, "chats": chats, "talk": talk, "texts": texts, "clients": clients,
+    "load": loads, "wire": wires,
+}  # fmt: skip
+"""What can be measured, by name."""
+
+
+def measure(
+    names: Sequence[str] = (), *, quick: bool = False, generator: str = GENERATOR, embedder: str = EMBEDDER,
+    say: Say = lambda line: None,
+) -> list[Row]:  # fmt: skip
+    """Measure, one case after another.
+
+    Args:
+        names: Of :data:`CASES`; all when empty.
+        quick: A few tokens and one turn.
+        generator: The language model, as :class:`Subjects` takes it.
+        embedder: The embedding model.
+        say: Is told what is measured now.
+
+    Raises:
+        OptionError: there is no such case.
+        MissingExtraError: a library is not installed.
+    """
+    for name in names:
+        if name not in CASES:
+            raise OptionError(f"only={name!r:.80} must be one of {', '.join(CASES)}")
+    found: list[Row] = []
+    with Subjects(generator, embedder) as subjects:
+        for name in names or CASES:
+            say(f"measuring {name}")
+            found += CASES[name](subjects, QUICK if quick else Effort())
+    return found
+
+
+def write(rows: Sequence[Row], folder: Path) -> tuple[Path, Path]:
+    """``text.json`` and ``text.png`` in a folder, which is made.
+
+    Raises:
+        UnavailableHereError: matplotlib is not installed.
+    """
+    check_picture()
+    folder.mkdir(parents=True, exist_ok=True)
+    answers = folder / "text.json"
+    answers.write_text(json.dumps([row.to_dict() for row in rows], indent=1) + "\n")
+    return answers, picture(rows, folder / "text.png")
