@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         if verb in ("generate", "chat"):
             command.add_argument("--json", action="store_true", help="the whole answer as JSON instead of its text")
             command.add_argument("--engine", default="auto", help="torch, llama.cpp, or auto (the default)")
+            command.add_argument("--adapter", metavar="FOLDER", help="a LoRA adapter to use")
             command.add_argument("--context-length", type=int, metavar="TOKENS", help="of prompt and answer together")
         command.set_defaults(run=_text, verb=verb)
 

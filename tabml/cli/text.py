@@ -22,10 +22,14 @@ _TASKS = {
     "fill": "fill-mask", "translate": "translation", "summarize": "summarization", "tokenize": "tokenization",
 }  # fmt: skip
 
+_ADAPTER = "adapter"
+
 
 def run(options: argparse.Namespace) -> int:
     """One command: one JSON line a result, or the text as it comes."""
     said = dict(_pair(each) for each in options.set)
+    if getattr(options, "adapter", None):
+        said["adapter"] = _ADAPTER
     task = "zero-shot-classification" if options.verb == "classify" and "labels" in said else _TASKS[options.verb]
     with open_pipeline(
         task,
@@ -48,7 +52,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _only_generators(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("engine", "context_length") if hasattr(options, name)}
+    if not hasattr(options, "engine"):
+        return {}
+    found = {"engine": options.engine, "context_length": options.context_length}
+    return {**found, "adapters": {_ADAPTER: Path(options.adapter)}} if options.adapter else found
 
 
 def _plain(found: Any) -> Any:

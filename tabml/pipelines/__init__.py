@@ -175,6 +175,7 @@ _PLACEMENT = (
 _GENERATOR = (
     Option(name="engine", default="auto", range="'auto', 'torch' or 'llama.cpp'"),
     Option(name="context_length", default=0, range="tokens from 16 to the model's own, or 0 for that"),
+    Option(name="adapters", default="", range="LoRA adapters as name=repository, with commas between them"),
 )
 TEXT_PIPELINES = (
     _text("text-generation", "generation:TextGenerator", "Generate", "Chat", "Infill", "Tokenize", "Detokenize",

@@ -142,7 +142,7 @@ class TextModel(ABC, Generic[Loaded]):
         self._source = model
         self._placement = Placement(device=device, dtype=dtype, quantization=quantization)
         self._architecture = architecture
-        self._provider, self._ref = _resolve(model, files, revision)
+        self._provider, self._ref = resolve(model, files, revision)
         self._loading = threading.Lock()
         self._loaded: Loaded | None = None
         self._closed = False
@@ -212,14 +212,16 @@ class TextModel(ABC, Generic[Loaded]):
         return await asyncio.to_thread(call, *args, **options)
 
 
-def _resolve(model: ModelSource, files: FileProvider | None, revision: str | None) -> tuple[FileProvider, FileRef]:
-    """The provider, and the file that the model begins with."""
+def resolve(
+    model: ModelSource, files: FileProvider | None, revision: str | None, *, begin: str = "config.json"
+) -> tuple[FileProvider, FileRef]:
+    """The provider, and the file that the model begins with, which in a folder is ``begin``."""
     if isinstance(model, FileRef):
         return files or default_provider(), model
     if isinstance(model, os.PathLike):
         path = Path(model).expanduser().absolute()
         if path.is_dir():
-            return DirectoryProvider(path.parent), FileRef(path.name, "config.json")
+            return DirectoryProvider(path.parent), FileRef(path.name, begin)
         if path.is_file():
             return DirectoryProvider(path.parent.parent), FileRef(path.parent.name, path.name)
         raise ModelFileNotFoundError(f"model={str(path)!r} is neither a folder nor a file")
@@ -232,4 +234,4 @@ def _resolve(model: ModelSource, files: FileProvider | None, revision: str | Non
         raise ModelFileNotFoundError(
             f"model={model[:80]!r} is not in the catalog; give a Path, or files=open_provider('hub:')"
         )
-    return files, FileRef(model, "config.json", revision)
+    return files, FileRef(model, begin, revision)

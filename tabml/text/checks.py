@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeGuard
 
-from tabml.errors import CorruptModelError, InvalidNameError, UnsafeModelError
+from tabml.errors import CorruptModelError, InvalidNameError, ModelKindError, UnsafeModelError
 from tabml.files.types import check_name
 
 MAX_JSON_BYTES = 64 << 20
@@ -52,6 +52,8 @@ _STRICT_SIZES = re.compile(
     r"max_position_embeddings|n_ctx|embedding_size|embed_dim|dim|.*_ffn_dim"
 )
 _SIZES = re.compile(r"(size|dim|position|positions|embeddings?|embd|rank|ctx|width|channels|labels|buckets)s?(_|$)")
+_LAYER = re.compile(r"[\w.]+")
+_MAX_PATTERNS, _MAX_ALPHA = 10_000, 65536
 _CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
 _ATTENTIONS = (None, "eager", "sdpa")
 
@@ -170,6 +172,40 @@ def _check_range(name: str, key: str, value: Any, most: int) -> None:
         whole = type(each) is int or (type(each) is float and each.is_integer())
         if not whole or not 1 <= each <= most:
             _corrupt(name, f"{key}={each!r:.40} must be a whole number from 1 to {most}")
+
+
+def check_adapter_config(config: Any, repo: str) -> dict[str, Any]:
+    """``adapter_config.json`` of PEFT, when it is one of plain LoRA.
+
+    Raises:
+        CorruptModelError: it is no object, or a value in it is impossible.
+        UnsafeModelError: it asks for code.
+        ModelKindError: it is of another kind of adapter.
+    """
+    name = f"{repo}/adapter_config.json"
+    found = _object(config, name)
+    _refuse_code(found, name)
+    if found.get("peft_type") != "LORA":
+        raise ModelKindError(_line(f"{name}: peft_type={found.get('peft_type')!r:.40} is not supported; LORA is"))
+    for key, plain in (("use_dora", False), ("bias", "none"), ("modules_to_save", None), ("use_qalora", False),
+                       ("alora_invocation_tokens", None), ("trainable_token_indices", None)):  # fmt: skip
+        if found.get(key, plain) not in (plain, None, []):
+            raise ModelKindError(_line(f"{name}: {key}={found[key]!r:.60} is not supported; plain LoRA is"))
+    for key in ("rank_pattern", "alpha_pattern"):
+        pattern = found.get(key) or {}
+        if not isinstance(pattern, dict) or len(pattern) > _MAX_PATTERNS:
+            _corrupt(name, f"{key}={pattern!r:.60} must map names to numbers")
+        for part, value in pattern.items():
+            if not _LAYER.fullmatch(part):
+                raise ModelKindError(_line(f"{name}: {key} has {part!r:.60}; only names of layers are read"))
+            _check_alpha(name, f"{key} of {part[:60]}", value)
+    _check_alpha(name, "lora_alpha", found.get("lora_alpha"))
+    return found
+
+
+def _check_alpha(name: str, key: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MAX_ALPHA:
+        _corrupt(name, f"{key}={value!r:.40} must be a number above 0, at most {_MAX_ALPHA}")
 
 
 def check_generation_config(config: Any, repo: str) -> None:

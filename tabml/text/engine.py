@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from tabml.cancellation import Cancellation
 from tabml.text.options import GenerationOptions
 from tabml.text.results import Delta
+
+if TYPE_CHECKING:
+    from tabml.text.repository import Repository
 
 EngineName = Literal["torch", "llama.cpp"]
 ENGINES: tuple[EngineName, ...] = ("torch", "llama.cpp")
@@ -59,6 +62,37 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """End what runs and free the model; twice is fine."""
+        ...
+
+
+@runtime_checkable
+class Adapting(Protocol):
+    """An engine that can have LoRA adapters."""
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of those that are loaded."""
+        ...
+
+    def load_adapter(self, repository: Repository, name: str) -> None:
+        """Load one, or another in its place; answers that run go on with what they began with.
+
+        Args:
+            repository: With the adapter fetched.
+            name: What options call it.
+
+        Raises:
+            CorruptModelError: it doesn't fit this model.
+            ModelKindError: it is no plain LoRA adapter.
+        """
+        ...
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget one.
+
+        Raises:
+            OptionError: there is none of this name.
+        """
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -12,16 +13,17 @@ from tabml.cancellation import Cancellation, current_cancellation
 from tabml.errors import ModelKindError, OptionError
 from tabml.files import FileProvider
 from tabml.text._door import llama_extra, text_extra
-from tabml.text._model import ModelSource, TextModel, check_text, one_of, whole
-from tabml.text.engine import ENGINES, Engine
+from tabml.text._model import ModelSource, TextModel, check_text, one_of, resolve, whole
+from tabml.text.engine import ENGINES, Adapting, Engine
 from tabml.text.options import GenerationOptions
-from tabml.text.repository import Repository
+from tabml.text.repository import ADAPTER_CONFIG, Repository
 from tabml.text.results import Delta, Generation, joined
 from tabml.text.templates import ChatTemplate
 from tabml.text.tools import OPENERS, parse_tool_calls
 
 Message = Mapping[str, Any]
 """``{"role": "user", "content": "…"}``; what else a template knows, such as ``tool_calls``, is passed on."""
+_ADAPTER_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 MAX_PROMPT_BYTES = 8 << 20
 MAX_MESSAGES = 4096
 _INFILL = (
@@ -67,6 +69,7 @@ class TextGenerator(TextModel[_Open]):
         dtype: str = "auto",
         quantization: str | None = None,
         context_length: int | None = None,
+        adapters: Mapping[str, ModelSource] | None = None,
     ) -> None:
         """Nothing is fetched yet.
 
@@ -82,6 +85,7 @@ class TextGenerator(TextModel[_Open]):
             quantization: ``int8`` or ``int4`` weights, on a CPU, by torch. The weights of GGUF are unpacked first.
             context_length: Tokens of prompt and answer together; the model's own when None, with llama.cpp 8,192 at
                 the most, because there they cost memory from the load on.
+            adapters: LoRA adapters by name, see :meth:`load_adapter`; with engine torch.
 
         Raises:
             OptionError: an option is not allowed.
@@ -90,13 +94,24 @@ class TextGenerator(TextModel[_Open]):
             model, files=files, revision=revision, architecture=architecture, device=device, dtype=dtype,
             quantization=quantization,
         )  # fmt: skip
+        self._files = files
         self._engine = one_of("engine", engine, ("auto", *ENGINES))
         self._context_length = (
             context_length if context_length is None else whole("context_length", context_length, 16, 1 << 24)
         )
+        self._adapters = dict(adapters or {})
+        for name in self._adapters:
+            _check_adapter_name(name)
 
     def _build(self, repository: Repository) -> _Open:
-        return _Open(self._build_gguf(repository) if repository.is_gguf else self._build_folder(repository))
+        opened = _Open(self._build_gguf(repository) if repository.is_gguf else self._build_folder(repository))
+        try:
+            for name, source in self._adapters.items():
+                self._put_adapter(opened.engine, name, source, self._files, None)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
 
     def _build_folder(self, repository: Repository) -> Engine:
         if self._engine == "llama.cpp":
@@ -121,7 +136,8 @@ class TextGenerator(TextModel[_Open]):
     def _llama_fits(self) -> bool:
         """Whether llama.cpp is there and can do what is asked for."""
         asked = self._placement
-        return find_spec("xllamacpp") is not None and asked.dtype == "auto" and asked.quantization is None
+        plain = asked.dtype == "auto" and asked.quantization is None and not self._adapters
+        return plain and find_spec("xllamacpp") is not None
 
     def _free(self, loaded: _Open) -> None:
         loaded.close()
@@ -135,6 +151,56 @@ class TextGenerator(TextModel[_Open]):
     def engine(self) -> str:
         """Which engine runs it; loads the model."""
         return self._ready().engine.name
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the LoRA adapters that are loaded; loads the model."""
+        engine = self._ready().engine
+        return engine.adapters if isinstance(engine, Adapting) else ()
+
+    def load_adapter(
+        self, name: str, adapter: ModelSource, *, files: FileProvider | None = None, revision: str | None = None
+    ) -> None:
+        """Load a LoRA adapter in PEFT's layout; ``GenerationOptions(adapter=name)`` asks for it.
+
+        Answers with different adapters, or none, are computed together. One of the same name is replaced.
+
+        Args:
+            name: 1 to 64 letters, digits, ``.``, ``_`` and ``-``.
+            adapter: A folder with ``adapter_config.json`` and ``adapter_model.safetensors``, or a repository of
+                ``files``.
+            files: Where it comes from; where the model came from when None.
+            revision: The version, where ``files`` knows versions.
+
+        Raises:
+            OptionError: the name is not allowed, or the engine has no adapters.
+            ModelFileNotFoundError: a file of it is missing.
+            CorruptModelError: it is made for another model, or damaged.
+            ModelKindError: it is no plain LoRA adapter: DoRA, biases and whole layers are refused.
+            ModelClosedError: the model is closed.
+        """
+        _check_adapter_name(name)
+        self._put_adapter(self._ready().engine, name, adapter, files or self._files, revision)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter; answers that run with it go on.
+
+        Raises:
+            OptionError: there is none of this name.
+        """
+        engine = self._ready().engine
+        if not isinstance(engine, Adapting):
+            raise OptionError(f"adapter={name!r:.80} is not loaded: {engine.name} has no adapters")
+        engine.unload_adapter(name)
+
+    def _put_adapter(
+        self, engine: Engine, name: str, adapter: ModelSource, files: FileProvider | None, revision: str | None
+    ) -> None:
+        if not isinstance(engine, Adapting):
+            raise OptionError(f"adapters are not possible with {engine.name}; use engine='torch'")
+        with Repository(*resolve(adapter, files, revision, begin=ADAPTER_CONFIG)) as repository:
+            repository.fetch_adapter()
+            engine.load_adapter(repository, name)
 
     def count_tokens(self, text: str) -> int:
         """How many tokens a text has, without any that the model adds."""
@@ -298,6 +364,11 @@ class TextGenerator(TextModel[_Open]):
         for piece, is_content in _pieces(text, held):
             ids += engine.encode(piece, parse_special=not is_content)
         return ids
+
+
+def _check_adapter_name(name: object) -> None:
+    if not isinstance(name, str) or not _ADAPTER_NAME.fullmatch(name):
+        raise OptionError(f"adapter={name!r:.80} must have 1 to 64 letters, digits, '.', '_' and '-'")
 
 
 def _pieces(text: str, held: Mapping[str, str]) -> Iterator[tuple[str, bool]]:

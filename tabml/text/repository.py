@@ -21,6 +21,7 @@ TOKENIZER_FILES = (
     "source.spm", "target.spm", "target_vocab.json",
 )  # fmt: skip
 SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 GGUF_LISTS = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
 """Lists of a GGUF file's metadata that are kept; of others the length is."""
 _CONFIGS = ("config.json", "generation_config.json")
@@ -123,6 +124,20 @@ class Repository:
                 self._say_what_is_missing()
         for shard in shards:
             checks.check_safetensors(self.path / shard, f"{self.name}/{shard}")
+
+    def fetch_adapter(self) -> None:
+        """``adapter_config.json``, which becomes :attr:`config`, and the weights of a LoRA adapter.
+
+        Raises:
+            ModelFileNotFoundError: one of the two is missing.
+            CorruptModelError: a file is not what it should be.
+            ModelKindError: it is another kind of adapter.
+        """
+        self._folder.add([ADAPTER_CONFIG], optional=[ADAPTER_WEIGHTS])
+        self.config = checks.check_adapter_config(self.json(ADAPTER_CONFIG), self.name)
+        if ADAPTER_WEIGHTS not in self._folder:
+            raise ModelFileNotFoundError(f"{self.name} has no {ADAPTER_WEIGHTS}; pickled weights are not read")
+        checks.check_safetensors(self.path / ADAPTER_WEIGHTS, f"{self.name}/{ADAPTER_WEIGHTS}")
 
     def _say_what_is_missing(self) -> None:
         try:

@@ -19,6 +19,7 @@ import torch
 
 from tabml.cancellation import Cancellation
 from tabml.errors import CallCancelledError, CapacityError, InferenceError, ModelClosedError, OptionError
+from tabml.text._torch.adapters import Adapter, Rows, put_into, read_adapter
 from tabml.text._torch.cache import SlotCache
 from tabml.text._torch.grammar import Grammars
 from tabml.text._torch.packing import weight_bytes
@@ -26,6 +27,7 @@ from tabml.text._torch.sampling import Sampler, log_probabilities
 from tabml.text.engine import EngineName
 from tabml.text.grammars import TOO_COMPLICATED
 from tabml.text.options import GenerationOptions
+from tabml.text.repository import Repository
 from tabml.text.results import Delta, FinishReason, TokenLogprob, Usage
 from tabml.text.streaming import Detokenizer, StopScanner, begun
 
@@ -76,6 +78,7 @@ class _Run:
     words: Detokenizer
     scanner: StopScanner
     most: int
+    adapter: Adapter | None = None
     slot: int = -1
     read: int = 0
     """Tokens of the prompt that are in the cache."""
@@ -144,6 +147,9 @@ class TorchEngine:
         self._slots = SlotCache(self._layers, self.context_length)
         self._owners: list[_Run | None] = []
         self._texts: list[list[int]] = []
+        self._kept_with: list[Adapter | None] = []
+        self._adapters: dict[str, Adapter] = {}
+        self._rows = Rows()
         self._lock = threading.Condition()
         self._waiting: deque[_Run] = deque()
         self._running: list[_Run] = []
@@ -208,8 +214,7 @@ class TorchEngine:
             raise OptionError(f"prompt has tokens beyond the vocabulary of {self._vocabulary}")
         if options.num_beams > 1:
             raise OptionError(f"num_beams={options.num_beams} is not possible with a stream of answers; use 1")
-        if options.adapter is not None:
-            raise OptionError(f"adapter={options.adapter!r:.80} is not loaded")
+        adapter = self._adapter(options.adapter) if options.adapter is not None else None
         end_ids = tuple(dict.fromkeys((*self._end_ids, *options.stop_token_ids)))
         bad = tuple(tuple(self.encode(each)) for word in options.bad_words for each in (word, f" {word}"))
         return [
@@ -228,9 +233,33 @@ class TorchEngine:
                 words=Detokenizer(self.decode, prompt),
                 scanner=StopScanner(options.stop),
                 most=min(options.max_new_tokens, room),
+                adapter=adapter,
             )
             for index in range(options.n)
         ]
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the LoRA adapters that are loaded."""
+        return tuple(self._adapters)
+
+    def load_adapter(self, repository: Repository, name: str) -> None:
+        """Load a LoRA adapter; see :class:`tabml.text.engine.Adapting`."""
+        adapter = read_adapter(repository, name, self._model)
+        put_into(self._model, adapter, self._rows)
+        self._adapters[name] = adapter
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget a LoRA adapter; see :class:`tabml.text.engine.Adapting`."""
+        self._adapter(name)
+        self._adapters.pop(name, None)
+
+    def _adapter(self, name: str) -> Adapter:
+        found = self._adapters.get(name)
+        if found is None:
+            known = ", ".join(self._adapters) or "none"
+            raise OptionError(f"adapter={name!r:.80} is not loaded; there are: {known}")
+        return found
 
     @property
     def bytes_a_token(self) -> int:
@@ -285,7 +314,7 @@ class TorchEngine:
             run.request.out.put(answer)
         self._running = []
         self._slots = SlotCache(self._layers, self.context_length)
-        self._owners, self._texts = [], []
+        self._owners, self._texts, self._kept_with = [], [], []
 
     def _step(self) -> None:
         """Let answers in and out, read a piece of one prompt, and compute a token of each that has begun."""
@@ -324,6 +353,8 @@ class TorchEngine:
         prompt = run.request.prompt
         best, common = -1, 0
         for slot, text in enumerate(self._texts):
+            if self._kept_with[slot] is not run.adapter:
+                continue
             same = _common(text, prompt, len(prompt) - 1)
             if same > common or (same == common and common and self._owners[best] is not None):
                 best, common = slot, same
@@ -334,6 +365,7 @@ class TorchEngine:
             if best >= 0 and common:
                 self._slots.copy(best, slot, common)
         self._owners[slot] = run
+        self._kept_with[slot] = run.adapter
         self._texts[slot] = list(prompt[:common])
         self._slots.lengths[slot] = common
         run.slot, run.read = slot, common
@@ -350,23 +382,26 @@ class TorchEngine:
             return min(idle, key=lambda slot: len(self._texts[slot]))
         self._owners.append(None)
         self._texts.append([])
+        self._kept_with.append(None)
         return self._slots.add_slot()
 
     def _read(self, run: _Run) -> None:
         """A further piece of a prompt; at its end the first token is chosen."""
         prompt = run.request.prompt
         piece = prompt[run.read : run.read + _PIECE]
-        scores = self._forward_one(run.slot, piece)
+        scores = self._forward_one(run, piece)
         run.read += len(piece)
         self._texts[run.slot].extend(piece)
         if run.read == len(prompt):
             self._choose(run, scores)
 
-    def _forward_one(self, slot: int, tokens: Sequence[int]) -> torch.Tensor:
+    def _forward_one(self, run: _Run, tokens: Sequence[int]) -> torch.Tensor:
+        slot = run.slot
         begin = self._slots.lengths[slot]
         self._slots.one(slot, len(tokens))
         ids = torch.tensor([list(tokens)], device=self._device)
         positions = torch.arange(begin, begin + len(tokens), device=self._device)[None]
+        self._rows.choose([run.adapter])
         scores = self._model(
             input_ids=ids, position_ids=positions, past_key_values=self._slots, use_cache=True, logits_to_keep=1
         ).logits
@@ -377,7 +412,7 @@ class TorchEngine:
         """One token of each answer."""
         if len(runs) == 1:
             run = runs[0]
-            scores = self._forward_one(run.slot, [run.next_token])
+            scores = self._forward_one(run, [run.next_token])
             self._texts[run.slot].append(run.next_token)
             self._choose(run, scores)
             return
@@ -386,6 +421,7 @@ class TorchEngine:
         mask = self._slots.many(len(runs), self._device)
         ids = torch.tensor([[run.next_token] for run in runs], device=self._device)
         positions = torch.tensor([[self._slots.lengths[run.slot]] for run in runs], device=self._device)
+        self._rows.choose([run.adapter for run in runs])
         scores = self._model(
             input_ids=ids,
             attention_mask=self._masks(mask, positions),
@@ -420,6 +456,7 @@ class TorchEngine:
         self._slots.swap(one, other)
         self._owners[one], self._owners[other] = self._owners[other], self._owners[one]
         self._texts[one], self._texts[other] = self._texts[other], self._texts[one]
+        self._kept_with[one], self._kept_with[other] = self._kept_with[other], self._kept_with[one]
         for slot in (one, other):
             owner = self._owners[slot]
             if owner is not None:

@@ -1,0 +1,248 @@
+"""LoRA adapters against plain transformers with the same matrices merged into its weights."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tabml.errors import CorruptModelError, ModelFileNotFoundError, ModelKindError, OptionError, UnsafeModelError
+from tabml.files import FileRef, MemoryProvider
+from tabml.pipelines import model_spec
+from tabml.pipelines.text import make_text
+from tabml.text import GenerationOptions, TextGenerator
+
+RANK, ALPHA = 4, 16
+PROMPT = "the quick brown fox"
+TARGETS = ("q_proj", "v_proj", "down_proj")
+
+
+def write(folder: Path, base: Path, seed: int, *, rename: Callable[[str], str] = str, **config: Any) -> Path:
+    """An adapter of random matrices for a tiny model."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM
+
+    noise = torch.Generator().manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    tensors = {}
+    for name, layer in model.named_modules():
+        if name.endswith(TARGETS) or (name.endswith("c_attn") and "c_attn" in config.get("target_modules", ())):
+            out, wide = (layer.nf, layer.nx) if hasattr(layer, "nf") else layer.weight.shape
+            key = rename(f"base_model.model.{name}")
+            tensors[f"{key}.lora_A.weight"] = torch.randn(RANK, wide, generator=noise) * 0.3
+            tensors[f"{key}.lora_B.weight"] = torch.randn(out, RANK, generator=noise) * 0.3
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    said = {
+        "peft_type": "LORA",
+        "r": RANK,
+        "lora_alpha": ALPHA,
+        "target_modules": list(TARGETS),
+        "bias": "none",
+        **config,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(said))
+    return folder
+
+
+def merged(base: Path, adapter: Path, scale: float = ALPHA / RANK) -> Any:
+    """Plain transformers with W + scale · B A."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base).eval()
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    with torch.no_grad():
+        for key, down in tensors.items():
+            if ".lora_A." in key:
+                layer = model.get_submodule(key.removeprefix("base_model.model.").removesuffix(".lora_A.weight"))
+                change = scale * tensors[key.replace("lora_A", "lora_B")] @ down
+                layer.weight += change.T if hasattr(layer, "nf") else change
+    return model
+
+
+def expected(model: Any, ids: list[int], count: int = 16) -> list[int]:
+    import torch
+
+    with torch.inference_mode():
+        out = model.generate(
+            torch.tensor([ids]), do_sample=False, max_new_tokens=count, eos_token_id=None, pad_token_id=0
+        )
+    return list(out[0][len(ids) :].tolist())
+
+
+def options(adapter: str | None = None, count: int = 16) -> GenerationOptions:
+    return GenerationOptions(temperature=0, max_new_tokens=count, min_new_tokens=count, adapter=adapter)
+
+
+@pytest.fixture(scope="module")
+def base(tiny: Callable[[str], Path]) -> Path:
+    return tiny("llama_chat")
+
+
+@pytest.fixture(scope="module")
+def folders(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("adapters")
+    return {name: write(root / name, base, seed) for seed, name in enumerate(("one", "two"))}
+
+
+@pytest.fixture
+def model(base: Path) -> Iterator[TextGenerator]:
+    with TextGenerator(base) as opened:
+        yield opened
+
+
+def tokens(model: TextGenerator, adapter: str | None, prompt: str = PROMPT) -> list[int]:
+    return list(model.generate(prompt, options(adapter)).choices[0].token_ids)
+
+
+def test_an_adapter_says_what_the_merged_model_says(model: TextGenerator, base: Path, folders: dict[str, Path]) -> None:
+    engine: Any = model._ready().engine
+    ids = engine.encode(PROMPT, special_tokens=True)
+    plain = tokens(model, None)
+    for name, folder in folders.items():
+        model.load_adapter(name, folder)
+        assert tokens(model, name) == expected(merged(base, folder), ids) != plain
+    assert model.adapters == ("one", "two")
+    assert tokens(model, None) == plain
+
+
+def test_adapters_of_conv1d_layers_are_read_too(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    base = tiny("gpt2")
+    folder = write(tmp_path / "gpt", base, 5, target_modules=["c_attn"])
+    with TextGenerator(base, adapters={"mine": folder}) as model:
+        engine: Any = model._ready().engine
+        assert tokens(model, "mine") == expected(merged(base, folder), engine.encode(PROMPT, special_tokens=True))
+
+
+def test_answers_of_one_batch_have_each_their_own(model: TextGenerator, base: Path, folders: dict[str, Path]) -> None:
+    for name, folder in folders.items():
+        model.load_adapter(name, folder)
+    names = ["one", None, "two", "one", None, "two"]
+    alone = [tokens(model, name, f"{PROMPT} {at}") for at, name in enumerate(names)]
+    found: dict[int, list[int]] = {}
+    threads = [
+        threading.Thread(target=lambda at=at, name=name: found.update({at: tokens(model, name, f"{PROMPT} {at}")}))
+        for at, name in enumerate(names)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[at] for at in range(len(names))] == alone
+
+
+def test_what_one_adapter_has_read_is_not_reused_for_another(model: TextGenerator, folders: dict[str, Path]) -> None:
+    model.load_adapter("one", folders["one"])
+    long = "hello world, how are you today? " * 3
+    first = model.generate(long, options(None))
+    assert model.generate(long, options("one")).usage.cached_tokens == 0
+    assert model.generate(long, options("one")).usage.cached_tokens > 0
+    again = model.generate(long, options(None))
+    assert again.usage.cached_tokens > 0
+    assert again.text == first.text
+
+
+def test_packed_weights_take_adapters(base: Path, folders: dict[str, Path]) -> None:
+    with TextGenerator(base, quantization="int8", adapters={"one": folders["one"]}) as model:
+        assert tokens(model, "one") != tokens(model, None)
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_the_scale_is_that_of_the_configuration(rslora: bool, base: Path, tmp_path: Path) -> None:
+    folder = write(
+        tmp_path / "scaled", base, 3, use_rslora=rslora, alpha_pattern={"q_proj": 2.0, "v_proj": 2.0}, lora_alpha=2
+    )
+    with TextGenerator(base, adapters={"mine": folder}) as model:
+        ids = model._ready().engine.encode(PROMPT, special_tokens=True)
+        scale = 2 / (math.sqrt(RANK) if rslora else RANK)
+        assert tokens(model, "mine") == expected(merged(base, folder, scale), ids)
+
+
+def test_one_that_is_unloaded_or_replaced_lets_running_answers_end(
+    model: TextGenerator, folders: dict[str, Path]
+) -> None:
+    model.load_adapter("one", folders["one"])
+    whole = model.generate(PROMPT, options("one", 40)).text
+    stream = model.stream(PROMPT, options("one", 40))
+    begin = next(stream).text
+    model.load_adapter("one", folders["two"])
+    model.unload_adapter("one")
+    assert begin + "".join(delta.text for delta in stream) == whole
+    with pytest.raises(OptionError, match="adapter='one' is not loaded; there are: none"):
+        model.generate(PROMPT, options("one"))
+    with pytest.raises(OptionError, match="not loaded"):
+        model.unload_adapter("one")
+
+
+def test_adapters_come_through_the_provider_of_the_model(base: Path, folders: dict[str, Path]) -> None:
+    files = {("base", path.name): path.read_bytes() for path in base.iterdir() if path.is_file()}
+    files |= {("mine", path.name): path.read_bytes() for path in folders["one"].iterdir()}
+    provider = MemoryProvider(files)
+    spec = model_spec("base", pipeline="text-generation", options={"adapters": "a=mine, b=mine"})
+    from tabml.pipelines import find_pipeline
+
+    with make_text(find_pipeline("text-generation"), spec, provider) as model:
+        assert model.load().adapters == ("a", "b")  # type: ignore[attr-defined]
+    with TextGenerator(FileRef("base", "config.json"), files=provider) as other:
+        other.load_adapter("c", "mine")
+        assert tokens(other, "c") != tokens(other, None)
+    for wrong in ("a", "=mine", "a=../x", "a b=mine"):
+        with pytest.raises(OptionError, match="adapter"):
+            model_spec("base", pipeline="text-generation", options={"adapters": wrong})
+
+
+REFUSED = [
+    ({"peft_type": "IA3"}, ModelKindError, "peft_type='IA3'"),
+    ({"use_dora": True}, ModelKindError, "use_dora=True"),
+    ({"bias": "all"}, ModelKindError, "bias='all'"),
+    ({"modules_to_save": ["lm_head"]}, ModelKindError, "modules_to_save"),
+    ({"auto_map": {"x": "y"}}, UnsafeModelError, "auto_map"),
+    ({"lora_alpha": "x"}, CorruptModelError, "lora_alpha"),
+    ({"lora_alpha": 1e30}, CorruptModelError, "lora_alpha"),
+    ({"rank_pattern": {"q_proj": 9}}, CorruptModelError, "rank 4; adapter_config.json says 9"),
+    ({"rank_pattern": {"(a+)+$": 9}}, ModelKindError, "only names of layers"),
+    ({"alpha_pattern": [1]}, CorruptModelError, "alpha_pattern"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "error", "said"), REFUSED, ids=lambda each: str(each)[:30])
+def test_other_kinds_and_lies_are_refused(
+    config: dict[str, Any], error: type[Exception], said: str, model: TextGenerator, base: Path, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "bad", base, 1, **config)
+    with pytest.raises(error, match=said):
+        model.load_adapter("bad", folder)
+    assert model.adapters == ()
+
+
+def test_one_for_another_model_is_refused(model: TextGenerator, base: Path, tmp_path: Path) -> None:
+    far = write(tmp_path / "far", base, 1, rename=lambda name: name.replace("layers.0", "layers.77"))
+    with pytest.raises(CorruptModelError, match=r"no layer 'model\.layers\.77"):
+        model.load_adapter("far", far)
+    strange = write(tmp_path / "strange", base, 1, rename=lambda name: name.replace("base_model.", ""))
+    with pytest.raises(ModelKindError, match="is no tensor of plain LoRA"):
+        model.load_adapter("strange", strange)
+    norm = write(tmp_path / "norm", base, 1, rename=lambda name: name.replace("self_attn.q_proj", "input_layernorm"))
+    with pytest.raises(ModelKindError, match="is a LlamaRMSNorm"):
+        model.load_adapter("norm", norm)
+    swapped = write(
+        tmp_path / "swapped", base, 1, rename=lambda name: name.replace("self_attn.q_proj", "mlp.gate_proj")
+    )
+    with pytest.raises(CorruptModelError, match="the layer is"):
+        model.load_adapter("swapped", swapped)
+    (far / "adapter_model.safetensors").rename(far / "adapter_model.bin")
+    with pytest.raises(ModelFileNotFoundError, match="pickled weights are not read"):
+        model.load_adapter("far", far)
+    with pytest.raises(ModelFileNotFoundError):
+        model.load_adapter("none", tmp_path / "nowhere")
+    for name in ("", "a b", "x" * 65, None):
+        with pytest.raises(OptionError, match="adapter="):
+            model.load_adapter(name, far)  # type: ignore[arg-type]
