@@ -15,6 +15,7 @@ MAX_STOP_CHARACTERS = 1024
 MAX_CHOICES = 64
 MAX_BEAMS = 64
 MAX_LOGPROBS = 20
+MAX_LOOKUP = 32
 MAX_GRAMMAR_CHARACTERS = 64 << 10
 MAX_NEW_TOKENS = 1 << 20
 _MAX_BIASES = 1024
@@ -92,6 +93,10 @@ class GenerationOptions:
     """The answer matches this regular expression from begin to end."""
     adapter: str | None = None
     """The LoRA adapter to use, by the name it was loaded with."""
+    prompt_lookup_tokens: int = 0
+    """Up to so many tokens, 0 to 32, are guessed from what is in the prompt and the answer already, and checked at once
+    (Saxena 2023): quicker where an answer quotes its prompt. The text is as it would be without. A hint: torch follows
+    it while no other answer runs."""
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -116,6 +121,7 @@ class GenerationOptions:
         _whole("num_beams", self.num_beams, 1, MAX_BEAMS)
         _whole("no_repeat_ngram_size", self.no_repeat_ngram_size, 0, 1 << 16)
         _whole("n", self.n, 1, MAX_CHOICES)
+        _whole("prompt_lookup_tokens", self.prompt_lookup_tokens, 0, MAX_LOOKUP)
         if self.seed is not None:
             _whole("seed", self.seed, 0, (1 << 63) - 1)
         if self.logprobs is not None:

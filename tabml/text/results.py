@@ -24,6 +24,8 @@ class Usage:
     """Of all answers together."""
     cached_tokens: int = 0
     """Of the prompt, how many were still known from an earlier request."""
+    guessed_tokens: int = 0
+    """Of the answers, how many came by ``prompt_lookup_tokens``."""
     time_to_first_token_s: float = 0.0
     """Seconds from the call to the first token."""
     seconds: float = 0.0

@@ -356,3 +356,65 @@ def test_a_closed_engine_says_so_and_so_do_its_answers(tiny: Callable[[str], Pat
     with pytest.raises(ModelClosedError):
         engine.stream([5], GREEDY, Cancellation())
     assert not any(thread.name == "generate" and thread is engine._thread for thread in threading.enumerate())
+
+
+QUOTING = "def area(width, height):\n    return width * height\n\ndef area(width, height):\n    return width"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"temperature": 0}, {"seed": 5, "temperature": 0.3}, {"temperature": 0, "stop": "he"},
+     {"temperature": 0, "repetition_penalty": 1.05, "logprobs": 2}, {"seed": 1, "json_schema": {"type": "array"}}],
+    ids=str,
+)  # fmt: skip
+def test_guessed_tokens_change_no_text(engine: Any, more: dict[str, Any]) -> None:
+    prompt = engine.encode(QUOTING)
+    plain = joined(deltas(engine, prompt, GenerationOptions(max_new_tokens=60, **more)))
+    guessed = joined(deltas(engine, prompt, GenerationOptions(max_new_tokens=60, prompt_lookup_tokens=8, **more)))
+    assert guessed.choices[0].token_ids == plain.choices[0].token_ids
+    assert (guessed.text, guessed.finish_reason) == (plain.text, plain.finish_reason)
+    assert guessed.usage.completion_tokens == plain.usage.completion_tokens
+    assert [each.token_id for each in guessed.choices[0].logprobs] == [
+        each.token_id for each in plain.choices[0].logprobs
+    ]
+    for mine, theirs in zip(guessed.choices[0].logprobs, plain.choices[0].logprobs, strict=True):
+        assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-4)
+
+
+def test_guessing_saves_passes_and_leaves_a_cache_that_is_right(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    forward = engine._forward_one
+    monkeypatch.setattr(
+        engine, "_forward_one", lambda run, tokens, keep=1: passes.append(keep) or forward(run, tokens, keep)
+    )
+    prompt = engine.encode(QUOTING)
+    options = GenerationOptions(temperature=0, max_new_tokens=80, min_new_tokens=80, prompt_lookup_tokens=8)
+    found = joined(deltas(engine, prompt, options))
+    assert found.usage.guessed_tokens > 20
+    assert len([keep for keep in passes if keep]) <= 80 - found.usage.guessed_tokens + 1
+    after = [*prompt, *found.choices[0].token_ids, *engine.encode(" and")]
+    reused = joined(deltas(engine, after))
+    assert reused.usage.cached_tokens >= len(prompt) + 70
+    assert list(reused.choices[0].token_ids) == plain(engine, after, do_sample=False, max_new_tokens=24)
+
+
+def test_a_guess_never_reaches_over_the_context(tiny: Callable[[str], Path]) -> None:
+    made = open_engine(tiny("llama_chat"), max_position_embeddings=64)
+    try:
+        prompt = made.encode("ab ab ab ab ab ab ab ab ab ab ab ab ab ab")
+        for most in (200, 3):
+            options = GenerationOptions(temperature=0, max_new_tokens=most, min_new_tokens=1, prompt_lookup_tokens=32)
+            found = joined(deltas(made, prompt, options))
+            assert found.usage.completion_tokens == min(most, 64 - len(prompt))
+    finally:
+        made.close()
+
+
+def test_an_iterator_that_was_never_begun_ends_the_work_too(engine: Any) -> None:
+    forever = GenerationOptions(max_new_tokens=240, min_new_tokens=240)
+    prompt = engine.encode("hello")
+    for end in (lambda stream: stream.close(), lambda stream: None):
+        end(engine.stream(prompt, forever, Cancellation()))
+        finished = joined(deltas(engine, prompt, GenerationOptions(max_new_tokens=4)))
+        assert finished.usage.completion_tokens <= 4
+        assert not engine._running

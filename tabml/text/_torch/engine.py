@@ -22,6 +22,7 @@ from tabml.errors import CallCancelledError, CapacityError, InferenceError, Mode
 from tabml.text._torch.adapters import Adapter, Rows, put_into, read_adapter
 from tabml.text._torch.cache import SlotCache
 from tabml.text._torch.grammar import Grammars
+from tabml.text._torch.lookup import PromptLookup
 from tabml.text._torch.packing import weight_bytes
 from tabml.text._torch.sampling import Sampler, log_probabilities
 from tabml.text.engine import EngineName
@@ -54,6 +55,7 @@ class _Request:
     first_token: float | None = None
     cached: int = 0
     generated: int = 0
+    guessed: int = 0
     left: int = 0
     gone: bool = False
 
@@ -63,6 +65,7 @@ class _Request:
             prompt_tokens=len(self.prompt),
             completion_tokens=self.generated,
             cached_tokens=self.cached,
+            guessed_tokens=self.guessed,
             time_to_first_token_s=(self.first_token or now) - self.started,
             seconds=now - self.started,
         )
@@ -79,6 +82,7 @@ class _Run:
     scanner: StopScanner
     most: int
     adapter: Adapter | None = None
+    lookup: PromptLookup | None = None
     slot: int = -1
     read: int = 0
     """Tokens of the prompt that are in the cache."""
@@ -234,6 +238,7 @@ class TorchEngine:
                 scanner=StopScanner(options.stop),
                 most=min(options.max_new_tokens, room),
                 adapter=adapter,
+                lookup=PromptLookup(prompt, options.prompt_lookup_tokens) if options.prompt_lookup_tokens else None,
             )
             for index in range(options.n)
         ]
@@ -393,9 +398,10 @@ class TorchEngine:
         run.read += len(piece)
         self._texts[run.slot].extend(piece)
         if run.read == len(prompt):
-            self._choose(run, scores)
+            self._choose(run, scores[-1])
 
-    def _forward_one(self, run: _Run, tokens: Sequence[int]) -> torch.Tensor:
+    def _forward_one(self, run: _Run, tokens: Sequence[int], keep: int = 1) -> torch.Tensor:
+        """The scores after the last ``keep`` of further tokens of one answer, (keep, vocabulary)."""
         slot = run.slot
         begin = self._slots.lengths[slot]
         self._slots.one(slot, len(tokens))
@@ -403,18 +409,15 @@ class TorchEngine:
         positions = torch.arange(begin, begin + len(tokens), device=self._device)[None]
         self._rows.choose([run.adapter])
         scores = self._model(
-            input_ids=ids, position_ids=positions, past_key_values=self._slots, use_cache=True, logits_to_keep=1
+            input_ids=ids, position_ids=positions, past_key_values=self._slots, use_cache=True, logits_to_keep=keep
         ).logits
         self._slots.advance(len(tokens))
-        return scores[0, -1]
+        return scores[0, -keep:]
 
     def _decode(self, runs: list[_Run]) -> None:
         """One token of each answer."""
         if len(runs) == 1:
-            run = runs[0]
-            scores = self._forward_one(run, [run.next_token])
-            self._texts[run.slot].append(run.next_token)
-            self._choose(run, scores)
+            self._decode_one(runs[0])
             return
         self._gather(runs)
         runs = sorted(runs, key=lambda run: run.slot)
@@ -435,6 +438,24 @@ class TorchEngine:
         best = scores.argmax(-1).tolist() if any(run.sampler.plain for run in runs) else [0] * len(runs)
         for row, run in enumerate(runs):
             self._choose(run, scores[row], best[row] if run.sampler.plain else None)
+
+    def _decode_one(self, run: _Run) -> None:
+        """One token, and those after it that were guessed rightly."""
+        slot, lookup = run.slot, run.lookup
+        begin = self._slots.lengths[slot]
+        room = min(run.most - len(run.tokens), self.context_length - begin) - 1
+        guess = lookup.guess()[: max(0, room)] if lookup is not None else []
+        tokens = [run.next_token, *guess]
+        scores = self._forward_one(run, tokens, len(tokens))
+        for at, token in enumerate(tokens):
+            self._slots.lengths[slot] = begin + at + 1
+            self._texts[slot].append(token)
+            run.request.guessed += at > 0
+            self._choose(run, scores[at])
+            if self._owners[slot] is not run or run.next_token not in guess[at : at + 1]:
+                break
+        if lookup is not None and guess:
+            lookup.learn(len(guess), at)
 
     def _masks(self, mask: torch.Tensor, positions: torch.Tensor) -> Any:
         """The mask of each kind of layer."""
@@ -487,6 +508,8 @@ class TorchEngine:
                 TokenLogprob(token_id=token, text=self.decode([token]), logprob=value, alternatives=alternatives)
             )
         run.next_token = token
+        if run.lookup is not None:
+            run.lookup.add(token)
         text, stopped = run.scanner.add(run.words.add(token))
         if stopped:
             self._finish(run, "stop", text)
