@@ -418,3 +418,32 @@ def test_an_iterator_that_was_never_begun_ends_the_work_too(engine: Any) -> None
         finished = joined(deltas(engine, prompt, GenerationOptions(max_new_tokens=4)))
         assert finished.usage.completion_tokens <= 4
         assert not engine._running
+
+
+def test_time_ends_an_answer_that_still_waits(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tabml.text._torch.engine as module
+
+    monkeypatch.setattr(module, "MAX_TOGETHER", 1)
+    prompt = engine.encode("hello")
+    forever = GenerationOptions(max_new_tokens=240, min_new_tokens=240)
+    first = engine.stream(prompt, forever, Cancellation())
+    next(first)
+    waiting = GenerationOptions(max_new_tokens=240, min_new_tokens=240, max_time_s=0.001, n=2)
+    late = joined(deltas(engine, prompt, waiting))
+    assert [choice.finish_reason for choice in late.choices] == ["time", "time"]
+    assert late.usage.completion_tokens == 0
+    first.close()
+
+
+def test_a_panic_of_the_tokenizer_is_an_error_of_ours(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        """As pyo3 raises it for a panic in Rust."""
+
+    def panic(*_: object, **__: object) -> None:
+        raise PanicException("index out of bounds")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "_tokenizer", panic)
+        with pytest.raises(InferenceError, match="can't be tokenized: PanicException: index out of bounds"):
+            engine.encode("x")
+    assert engine.encode("x")

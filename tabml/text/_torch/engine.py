@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +60,11 @@ class _Request:
     left: int = 0
     gone: bool = False
 
+    def late(self, now: float) -> bool:
+        """Whether its ``max_time_s`` is over."""
+        most = self.options.max_time_s
+        return most is not None and now - self.started > most
+
     def usage(self) -> Usage:
         now = time.monotonic()
         return Usage(
@@ -95,6 +101,17 @@ class _Run:
     @property
     def begun(self) -> bool:
         return self.next_token >= 0
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Whatever a tokenizer fails with, as an error of ours; a Rust panic is a BaseException."""
+    try:
+        yield
+    except (MemoryError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as problem:
+        raise InferenceError(f"{what}: {type(problem).__name__}: {str(problem)[:200]}") from problem
 
 
 class TorchEngine:
@@ -163,16 +180,18 @@ class TorchEngine:
 
     def encode(self, text: str, *, special_tokens: bool = False, parse_special: bool = True) -> list[int]:
         """The tokens of a text; see :class:`tabml.text.engine.Engine`."""
-        ids: list[int] = self._tokenizer(
-            text, add_special_tokens=special_tokens, split_special_tokens=not parse_special
-        )["input_ids"]
+        with _told("the text can't be tokenized"):
+            ids: list[int] = self._tokenizer(
+                text, add_special_tokens=special_tokens, split_special_tokens=not parse_special
+            )["input_ids"]
         return ids
 
     def decode(self, token_ids: Sequence[int], *, special_tokens: bool = False) -> str:
         """The text of tokens."""
-        text: str = self._tokenizer.decode(
-            list(token_ids), skip_special_tokens=not special_tokens, clean_up_tokenization_spaces=False
-        )
+        with _told("the tokens can't be decoded"):
+            text: str = self._tokenizer.decode(
+                list(token_ids), skip_special_tokens=not special_tokens, clean_up_tokenization_spaces=False
+            )
         return text
 
     def stream(self, prompt: Sequence[int], options: GenerationOptions, cancellation: Cancellation) -> Iterator[Delta]:
@@ -217,7 +236,9 @@ class TorchEngine:
         if max(prompt) >= self._vocabulary or min(prompt) < 0:
             raise OptionError(f"prompt has tokens beyond the vocabulary of {self._vocabulary}")
         if options.num_beams > 1:
-            raise OptionError(f"num_beams={options.num_beams} is not possible with a stream of answers; use 1")
+            raise OptionError(
+                f"num_beams={options.num_beams} is not possible here: answers are streamed; use n instead"
+            )
         adapter = self._adapter(options.adapter) if options.adapter is not None else None
         end_ids = tuple(dict.fromkeys((*self._end_ids, *options.stop_token_ids)))
         bad = tuple(tuple(self.encode(each)) for word in options.bad_words for each in (word, f" {word}"))
@@ -327,6 +348,7 @@ class TorchEngine:
         for run in list(self._running):
             self._check(run, now)
         self._admit()
+        self._end_late(now)
         reading = next((run for run in self._running if not run.begun), None)
         begun = [run for run in self._running if run.begun]
         if reading is not None:
@@ -338,8 +360,17 @@ class TorchEngine:
         request = run.request
         if request.gone or request.cancellation.cancelled:
             self._leave(run)
-        elif request.options.max_time_s is not None and now - request.started > request.options.max_time_s:
+        elif request.late(now):
             self._finish(run, "time")
+
+    def _end_late(self, now: float) -> None:
+        """Answers whose time is over while they still wait."""
+        with self._lock:
+            late = [run for run in self._waiting if run.request.late(now)]
+            for run in late:
+                self._waiting.remove(run)
+        for run in late:
+            self._end(run, "time", "")
 
     def _admit(self) -> None:
         most = MAX_TOGETHER if self._together else 1
@@ -542,6 +573,9 @@ class TorchEngine:
         if text is None:
             text = self._rest(run)
         self._leave(run)
+        self._end(run, reason, text)
+
+    def _end(self, run: _Run, reason: FinishReason, text: str) -> None:
         run.request.left -= 1
         self._say(run, text, reason, run.request.usage() if run.request.left == 0 else None)
 
