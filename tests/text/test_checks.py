@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from tabml.errors import CorruptModelError, UnsafeModelError
 from tabml.text import checks
+from tabml.text.checks import gguf_header
 
 GOOD = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2, "hidden_size": 32,
         "vocab_size": 300, "pad_token_id": -1, "sliding_window": None, "rope_parameters": {"rope_theta": 1e4},
@@ -454,4 +455,4 @@ def test_no_bytes_get_through_the_gguf_header_otherwise(noise: bytes, at: int) -
 
 def test_the_block_sizes_are_those_of_gguf() -> None:
     sizes = pytest.importorskip("gguf").GGML_QUANT_SIZES
-    assert {int(kind): size for kind, size in sizes.items()} == checks._BLOCKS
+    assert {int(kind): size for kind, size in sizes.items()} == gguf_header._BLOCKS

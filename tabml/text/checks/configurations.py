@@ -1,0 +1,233 @@
+"""Configurations, of models, tokenizers, adapters and layouts: numbers that hang, names that lead out, code that would run."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tabml.errors import InvalidNameError, ModelKindError
+from tabml.files.types import check_name
+from tabml.text.checks.refusals import corrupt, line, object_of, unsafe
+
+_MAX_DEPTH = 16
+_MAX_COUNT = 1024
+_MAX_SIZE = 1 << 24
+_MAX_EXPERTS = 1 << 16
+_MAX_OTHER_SIZE = 1 << 26
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_MODEL_TYPE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_SHARD = re.compile(r"[\w.-]+\.safetensors")
+_STRICT_COUNTS = re.compile(
+    r"(num_hidden|num|n|encoder|decoder|num_encoder|num_decoder)_layers?|num_layers|n_layers?|num_blocks|"
+    r"(num|n|num_attention|num_key_value|encoder_attention|decoder_attention)_heads?|depth"
+)
+_COUNTS = re.compile(r"layers|heads|experts|depth|(num|n)_(blocks|stages|repeats)")
+_STRICT_SIZES = re.compile(
+    r"hidden_size|d_model|n_embd|n_inner|intermediate_size|d_ff|ffn_dim|vocab_size|n_positions|d_kv|"
+    r"max_position_embeddings|n_ctx|embedding_size|embed_dim|dim|.*_ffn_dim"
+)
+_SIZES = re.compile(r"(size|dim|position|positions|embeddings?|embd|rank|ctx|width|channels|labels|buckets)s?(_|$)")
+_LAYER = re.compile(r"[\w.]+")
+_MAX_PATTERNS, _MAX_ALPHA = 10_000, 65536
+_CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
+_ATTENTIONS = (None, "eager", "sdpa")
+
+
+def _refuse_code(found: Mapping[str, Any], name: str) -> None:
+    for key in _CODE_KEYS:
+        if found.get(key):
+            unsafe(name, f"{key} asks for code of the repository to run, which tabml never does")
+
+
+def check_config(config: Any, repo: str) -> dict[str, Any]:
+    """``config.json``, when a library can be trusted with it.
+
+    Raises:
+        CorruptModelError: it is no object, or a number in it is impossible.
+        UnsafeModelError: it asks for code.
+    """
+    name = f"{repo}/config.json"
+    found = object_of(config, name)
+    weights = found.get("transformers_weights")
+    if weights is not None and not (isinstance(weights, str) and _SHARD.fullmatch(weights)):
+        unsafe(name, f"transformers_weights={weights!r:.60} must be the plain name of a .safetensors file")
+    _check_values(found, name, 0)
+    return found
+
+
+def _check_values(found: Mapping[str, Any], name: str, depth: int) -> None:
+    """An object of a configuration and those in it."""
+    if depth > _MAX_DEPTH:
+        corrupt(name, f"is nested more than {_MAX_DEPTH} times")
+    _refuse_code(found, name)
+    for key, value in found.items():
+        if "attn_implementation" in key:
+            if isinstance(value, list | dict) or value not in _ATTENTIONS:
+                unsafe(name, f"{key}={value!r:.60} names code to fetch; tabml chooses by itself")
+        elif key in ("quantization_config", "compression_config"):
+            if value is not None:
+                unsafe(
+                    name,
+                    "pre-quantised weights are not supported; take the plain model and quantization='int8' or 'int4'",
+                )
+        elif key == "model_type":
+            if value is not None and (depth == 0 or value != "") and not _is_model_type(value):
+                corrupt(name, f"model_type={value!r:.60} must be a plain name")
+        elif key == "architectures":
+            if value is not None and not (
+                isinstance(value, list) and all(isinstance(each, str) and _IDENTIFIER.fullmatch(each) for each in value)
+            ):
+                corrupt(name, f"architectures={value!r:.60} must be a list of class names")
+        elif isinstance(value, dict):
+            _check_values(value, name, depth + 1)
+        elif value is not None and _STRICT_COUNTS.fullmatch(key):
+            _check_range(name, key, value, _MAX_COUNT)
+        elif value is not None and _STRICT_SIZES.fullmatch(key):
+            _check_range(name, key, value, _MAX_SIZE)
+        else:
+            _check_value(value, name, key, depth)
+
+
+def _is_model_type(value: Any) -> bool:
+    return isinstance(value, str) and _MODEL_TYPE.fullmatch(value) is not None
+
+
+def _check_value(value: Any, name: str, key: str, depth: int) -> None:
+    """A value whose key does not say that it must be at least 1, or the values of a list."""
+    if isinstance(value, str | bool) or value is None:
+        return
+    if isinstance(value, list):
+        if depth >= _MAX_DEPTH:
+            corrupt(name, f"is nested more than {_MAX_DEPTH} times")
+        for each in value:
+            if isinstance(each, dict):
+                _check_values(each, name, depth + 1)
+            else:
+                _check_value(each, name, key, depth + 1)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            corrupt(name, f"{key}={value!r} must be a finite number")
+    elif isinstance(value, int):
+        most = _limit(key)
+        if abs(value) > most:
+            corrupt(name, f"{key}={str(value)[:40]} must be at most {most}")
+
+
+def _limit(key: str) -> int:
+    """Of a number that may be 0 or negative, as some are to say "none"."""
+    if _SIZES.search(key):
+        return _MAX_OTHER_SIZE
+    if "experts" in key:
+        return _MAX_EXPERTS
+    return _MAX_COUNT if _COUNTS.search(key) else (1 << 63) - 1
+
+
+def _check_range(name: str, key: str, value: Any, most: int) -> None:
+    """A number from 1 to ``most``, or a list of such, one for each layer."""
+    for each in value if isinstance(value, list) else [value]:
+        whole = type(each) is int or (type(each) is float and each.is_integer())
+        if not whole or not 1 <= each <= most:
+            corrupt(name, f"{key}={each!r:.40} must be a whole number from 1 to {most}")
+
+
+def check_adapter_config(config: Any, repo: str) -> dict[str, Any]:
+    """``adapter_config.json`` of PEFT, when it is one of plain LoRA.
+
+    Raises:
+        CorruptModelError: it is no object, or a value in it is impossible.
+        UnsafeModelError: it asks for code.
+        ModelKindError: it is of another kind of adapter.
+    """
+    name = f"{repo}/adapter_config.json"
+    found = object_of(config, name)
+    _refuse_code(found, name)
+    if found.get("peft_type") != "LORA":
+        raise ModelKindError(line(f"{name}: peft_type={found.get('peft_type')!r:.40} is not supported; LORA is"))
+    for key, plain in (("use_dora", False), ("bias", "none"), ("modules_to_save", None), ("use_qalora", False),
+                       ("alora_invocation_tokens", None), ("trainable_token_indices", None)):  # fmt: skip
+        if found.get(key, plain) not in (plain, None, []):
+            raise ModelKindError(line(f"{name}: {key}={found[key]!r:.60} is not supported; plain LoRA is"))
+    for key in ("rank_pattern", "alpha_pattern"):
+        pattern = found.get(key) or {}
+        if not isinstance(pattern, dict) or len(pattern) > _MAX_PATTERNS:
+            corrupt(name, f"{key}={pattern!r:.60} must map names to numbers")
+        for part, value in pattern.items():
+            if not _LAYER.fullmatch(part):
+                raise ModelKindError(line(f"{name}: {key} has {part!r:.60}; only names of layers are read"))
+            _check_alpha(name, f"{key} of {part[:60]}", value)
+    _check_alpha(name, "lora_alpha", found.get("lora_alpha"))
+    return found
+
+
+def _check_alpha(name: str, key: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MAX_ALPHA:
+        corrupt(name, f"{key}={value!r:.40} must be a number above 0, at most {_MAX_ALPHA}")
+
+
+def check_generation_config(config: Any, repo: str) -> None:
+    """``generation_config.json``, where there is one.
+
+    Raises:
+        CorruptModelError: it is no object, or a number in it is impossible.
+        UnsafeModelError: it asks for code.
+    """
+    if config is None:
+        return
+    name = f"{repo}/generation_config.json"
+    _check_values(object_of(config, name), name, 0)
+
+
+def check_tokenizer_config(config: Any, repo: str) -> None:
+    """``tokenizer_config.json``, where there is one.
+
+    Raises:
+        CorruptModelError: it is not what it should be.
+        UnsafeModelError: it asks for code, or for files elsewhere.
+    """
+    if config is None:
+        return
+    name = f"{repo}/tokenizer_config.json"
+    found = object_of(config, name)
+    _refuse_code(found, name)
+    kind = found.get("tokenizer_class")
+    if kind is not None and not (isinstance(kind, str) and _IDENTIFIER.fullmatch(kind)):
+        corrupt(name, f"tokenizer_class={kind!r:.60} must be a class name")
+    added = found.get("added_tokens_decoder")
+    if added is not None and (not isinstance(added, dict) or len(added) > 1_000_000):
+        corrupt(name, "added_tokens_decoder must be an object of at most a million tokens")
+    for key, value in found.items():
+        if key.endswith(("_file", "_files")):
+            for each in value if isinstance(value, list) else [value]:
+                if each is not None:
+                    _check_file(name, key, each)
+
+
+def _check_file(name: str, key: str, value: Any) -> str:
+    try:
+        return check_name(key, value)
+    except InvalidNameError as problem:
+        unsafe(name, str(problem))
+
+
+def check_modules(modules: Any, repo: str) -> list[str]:
+    """The folders that ``modules.json`` of sentence-transformers names.
+
+    Raises:
+        CorruptModelError: it is not what it should be.
+        UnsafeModelError: it names a class of another package, or a folder elsewhere.
+    """
+    name = f"{repo}/modules.json"
+    if not isinstance(modules, list) or len(modules) > 32:
+        corrupt(name, "must be a list of at most 32 modules")
+    folders = []
+    for module in modules:
+        kind = object_of(module, name).get("type")
+        parts = kind.split(".") if isinstance(kind, str) else []
+        if len(parts) < 2 or parts[0] != "sentence_transformers" or not all(map(_IDENTIFIER.fullmatch, parts)):
+            unsafe(name, f"type={kind!r:.80} must be a class of sentence_transformers")
+        path = module.get("path")
+        if path:
+            folders.append(_check_file(name, "path", path))
+    return folders
