@@ -17,6 +17,7 @@ import pytest
 
 from tabml.files import load_model
 from tabml.files.catalog import find
+from tabml.text import GenerationOptions, TextGenerator
 from tabml.vision import FaceDetector, Frame
 
 NODE = Path(__file__).parent / "node"
@@ -51,6 +52,12 @@ def model_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in MODELS:
         (folder / name).mkdir()
         (folder / name / find(name).file).write_bytes(load_model(name))
+    (folder / "chatter").mkdir()
+    sys.path.insert(0, str(Path(__file__).parents[1] / "text"))
+    import tiny_gguf
+
+    sys.path.pop(0)
+    tiny_gguf.write(folder / "chatter" / "model.gguf")
     return folder
 
 
@@ -221,6 +228,25 @@ def test_a_file_that_no_loaded_model_holds_is_not_found(which: str, played: Play
     assert error_info(refusal).reason
 
 
+def test_text_comes_in_pieces_that_join_to_what_the_library_says(played: Play, model_files: Path) -> None:
+    said = played("text")
+    options = GenerationOptions(temperature=0, max_new_tokens=24)
+    with TextGenerator(model_files / "chatter" / "model.gguf") as model:
+        whole = model.generate("ab ab", options)
+        chat = model.chat([{"role": "user", "content": "ab"}], options)
+    assert "".join(said["deltas"]) == said["after"] == whole.text
+    assert len(said["deltas"]) > 10
+    assert said["last"]["done"]
+    assert said["last"]["finish_reason"] == whole.finish_reason
+    assert said["last"]["usage"]["completion_tokens"] == whole.usage.completion_tokens
+    assert said["chat"] == chat.text
+    assert "".join(each["text"] for each in said["old"]) == whole.text
+    assert [each["done"] for each in said["old"]].count(True) == 1
+    assert said["ended"] == "CANCELLED"
+    assert said["schema"]["code"] == "INVALID_ARGUMENT"
+    assert error_info(said["schema"]).reason
+
+
 def test_an_unloaded_model_is_gone_and_the_others_stay(played: Play) -> None:
     unload = played("unload")
     assert unload["answer"]["success"]
@@ -242,4 +268,4 @@ def test_the_parent_is_asked_by_the_service_that_it_has(played: Play, files_by: 
     assert methods == ({"ml.GetModelFile"} if files_by == "only-ml" else methods - {"ml.GetModelFile"})
     read = [line for line in asked if not line.startswith("ListFiles") and ABSENT not in line]
     names = [f"{name}/{find(name).file}" for name in MODELS]
-    assert sorted(line.split()[1] for line in read) == sorted(names)
+    assert sorted(line.split()[1] for line in read) == sorted([*names, "chatter/model.gguf"])

@@ -27,7 +27,7 @@ const IDLE_S = 5; // how soon a cancelled call must be gone from the statistics
 const FIRST_MS = 1_700_000_000_000; // a timestamp that needs more than 32 bits
 
 const definition = protoLoader.loadSync(
-  ['ml/ml_inference.proto', ...['files', 'models', 'runtime', 'vision'].map((name) => `v1/${name}.proto`)]
+  ['ml/ml_inference.proto', ...['files', 'models', 'runtime', 'text', 'vision'].map((name) => `v1/${name}.proto`)]
     .map((name) => `tabml_grpc/${name}`),
   {
     includeDirs: [path.join(__dirname, '..', '..', '..', 'protos')],
@@ -196,6 +196,8 @@ function connect(address) {
     media: open(ml.MediapipeService),
     modelsV1: open(tabml.v1.ModelService),
     runtime: open(tabml.v1.RuntimeService),
+    text: open(tabml.v1.TextService),
+    transformers: open(ml.TransformersService),
   };
 }
 
@@ -350,6 +352,32 @@ const scenarios = {
       files,
       other_file: await refusal(get('face_detector', 'other.tflite')),
       not_loaded: await refusal(get('pose_landmarker_full', 'pose_landmarker_full.task')),
+    };
+  },
+
+  async text({ modelsV1, runtime, text, transformers }) {
+    const model = 'chatter';
+    await collect(modelsV1.LoadModel({ model_id: model, pipeline: 'text-generation', file: 'model.gguf' }, withDeadline()));
+    const sampling = { temperature: 0, max_new_tokens: 24 };
+    const request = { model, prompt: 'ab ab', sampling };
+    const told = async (call) => (await collect(call)).map(({ delta }) => delta);
+    const deltas = await told(text.Generate(request, withDeadline()));
+    const chat = { model, messages: [{ role: 'user', content: 'ab' }], sampling };
+    const old = { model, prompt: 'ab ab', max_length: 24, temperature: 0, top_p: 0.9 };
+    const forever = { model, prompt: 'ab', sampling: { max_new_tokens: 110, min_new_tokens: 110 } };
+    const call = text.Generate(forever, withDeadline());
+    const answers = call[Symbol.asyncIterator]();
+    await answers.next();
+    call.cancel();
+    const ended = await refusal(collect(answers));
+    return {
+      deltas: deltas.map((delta) => delta.text),
+      last: deltas.at(-1),
+      chat: (await told(text.Chat(chat, withDeadline()))).map((delta) => delta.text).join(''),
+      old: await collect(transformers.GenerateText(old, withDeadline())),
+      ended: ended.code,
+      after: (await told(text.Generate(request, withDeadline()))).map((delta) => delta.text).join(''),
+      schema: await refusal(collect(text.Generate({ ...request, sampling: { json_schema: '{' } }, withDeadline()))),
     };
   },
 
