@@ -95,7 +95,7 @@ def test_json_goes_to_stdout(models: Path, tmp_path: Path, capsys: pytest.Captur
 
 def test_an_unknown_case_names_those_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "text", "--only", "speed", "--out", str(tmp_path / "out")]) == 1
-    assert "stream, perplexity" in capsys.readouterr().err
+    assert "stream, binding, lookup, perplexity" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     with pytest.raises(OptionError, match="only='speed'"):
         text.measure(["speed"])

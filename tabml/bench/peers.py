@@ -57,7 +57,12 @@ def unpack(file: Path, folder: Path) -> None:
     options = {"gguf_file": file.name}
     transformers.utils.logging.disable_progress_bar()
     model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
-    model.save_pretrained(folder)
+    plain = transformers.AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
+    plain.load_state_dict(model.state_dict())  # the other one calls itself quantised, and can't be saved
+    if hasattr(plain.config, "quantization_config"):
+        del plain.config.quantization_config
+    plain.generation_config = model.generation_config
+    plain.save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(file.parent, **options).save_pretrained(folder)
 
 

@@ -9,8 +9,9 @@ import statistics
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -22,12 +23,13 @@ from tabml.errors import OptionError
 from tabml.files import default_provider, read_bytes
 from tabml.files.catalog import find
 from tabml.text import GenerationOptions, TextEmbedder, TextGenerator
-from tabml.text._door import text_extra
+from tabml.text._door import llama_extra, text_extra
 from tabml.text.engine import ENGINES, Scoring
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from tabml.bench.llama_peer import PlainLlama
     from tabml.bench.peers import PlainEmbedder, PlainGenerator
 
 GENERATOR, EMBEDDER = "smollm2-135m-instruct", "all-minilm-l6-v2"
@@ -39,6 +41,7 @@ _WORDS = (
 )  # fmt: skip
 _LENGTHS = (4, 8, 12, 30, 80, 160)
 _WINDOW = 256
+_LIBRARY = {"llama.cpp": "xllamacpp"}
 _FORMATS: dict[str, dict[str, str]] = {
     "float32": {}, "bfloat16": {"dtype": "bfloat16"}, "int8": {"quantization": "int8"}, "int4": {"quantization": "int4"},
 }  # fmt: skip
@@ -121,6 +124,15 @@ class Subjects:
         return PlainGenerator(self.generator)
 
     @cached_property
+    def plain_llama(self) -> PlainLlama | None:
+        """The GGUF file in llama.cpp's binding; None where there is none of the two."""
+        if "llama.cpp" not in self.engines or self.gguf is None:
+            return None
+        with llama_extra():
+            from tabml.bench.llama_peer import PlainLlama
+        return PlainLlama(self.gguf, self._root)
+
+    @cached_property
     def plain_embedder(self) -> PlainEmbedder:
         """The embedding model in sentence-transformers."""
         with text_extra():
@@ -132,7 +144,7 @@ class Subjects:
         """tabml's generators, loaded: the torch engine in each number format, and every other engine there is."""
         found = {name: TextGenerator(self.generator, engine="torch", **said) for name, said in _FORMATS.items()}  # type: ignore[arg-type]
         for engine in ENGINES:
-            if engine != "torch" and self.gguf is not None:
+            if engine != "torch" and self.gguf is not None and find_spec(_LIBRARY[engine]) is not None:
                 found[engine] = TextGenerator(self.gguf, engine=engine)
         for model in found.values():
             self._open.enter_context(model).load()
@@ -146,9 +158,14 @@ class Subjects:
         return bandwidth()
 
     def limit_share(self, name: str, speed: float) -> float | None:
-        """Which part of the speed that the bandwidth allows an engine has with so many tokens a second."""
+        """Which part of the speed that the bandwidth allows an engine has with so many tokens a second.
+
+        llama.cpp is taken to read its whole file, as it does when embeddings and output share their weights.
+        """
         engine = self.engines[name]._ready().engine
-        return speed * engine.bytes_a_token / self.bandwidth if isinstance(engine, Scoring) else None
+        if isinstance(engine, Scoring):
+            return speed * engine.bytes_a_token / self.bandwidth
+        return speed * self.gguf.stat().st_size / self.bandwidth if self.gguf is not None else None
 
     def _fetched(self, name: str) -> Path:
         folder = self._root / name
@@ -196,6 +213,43 @@ def stream(subjects: Subjects, effort: Effort) -> Iterator[Row]:
         )  # fmt: skip
 
 
+def binding(subjects: Subjects, effort: Effort) -> Iterator[Row]:
+    """One answer by llama.cpp: its binding called directly, and tabml's engine over it."""
+    plain = subjects.plain_llama
+    if plain is None:
+        return
+    tokens, ours = 2 * effort.tokens, subjects.engines["llama.cpp"]
+    options = _greedy(tokens)
+    works = {
+        "xllamacpp": lambda: plain.generate(PROMPT, tokens),
+        "tabml llama.cpp": lambda: ours.generate(PROMPT, options),
+    }
+    found = medians(works, 5 * effort.turns)
+    yield Row(case="binding", name="xllamacpp", value=tokens / found["xllamacpp"], unit="tokens/s")
+    yield Row(
+        case="binding", name="tabml llama.cpp", value=tokens / found["tabml llama.cpp"], unit="tokens/s",
+        peer="xllamacpp", ratio=found["xllamacpp"] / found["tabml llama.cpp"],
+    )  # fmt: skip
+
+
+def lookup(subjects: Subjects, effort: Effort) -> Iterator[Row]:
+    """An answer that quotes its prompt: with prompt lookup, and without."""
+    model, tokens = subjects.engines["float32"], 2 * effort.tokens
+    prompt = "\n".join(["def area(width, height):", "    return width * height", ""] * 4)
+    options = {
+        name: replace(_greedy(tokens), prompt_lookup_tokens=most) for name, most in (("without", 0), ("tabml", 8))
+    }
+    found = medians({name: partial(model.generate, prompt, each) for name, each in options.items()}, effort.turns)
+    said = model.generate(prompt, options["tabml"])
+    same = said.text == model.generate(prompt, options["without"]).text
+    yield Row(case="lookup", name="without", value=tokens / found["without"], unit="tokens/s")
+    yield Row(
+        case="lookup", name="tabml prompt lookup", value=tokens / found["tabml"], unit="tokens/s", peer="without",
+        ratio=found["without"] / found["tabml"],
+        note=f"{said.usage.guessed_tokens} of {tokens} tokens guessed, {'the same' if same else 'another'} text",
+    )  # fmt: skip
+
+
 def perplexity(subjects: Subjects, effort: Effort) -> Iterator[Row]:
     """How much a text surprises each number format: through the layers that compute answers."""
     from pydoc_data.topics import topics  # prose that comes with Python
@@ -230,7 +284,7 @@ def chats(subjects: Subjects, effort: Effort) -> Iterator[Row]:
     """Eight answers at a time: eight threads of transformers, and tabml's batches."""
     prompts = [f"{PROMPT} {name}" for name in _NAMES]
     plain, options = subjects.plain_generator, _greedy(effort.chat_tokens)
-    firsts: dict[str, list[float]] = {"float32": [], "int8": []}
+    firsts: dict[str, list[float]] = {name: [] for name in ("float32", "int8", "llama.cpp") if name in subjects.engines}
 
     def ours(name: str) -> Callable[[], Any]:
         model, times = subjects.engines[name], firsts[name]
@@ -330,7 +384,7 @@ def wires(subjects: Subjects, effort: Effort) -> Iterator[Row]:
 
 
 CASES: dict[str, Callable[[Subjects, Effort], Iterator[Row]]] = {
-    "stream": stream, "perplexity": perplexity, "chats": chats, "talk": talk, "texts": texts, "clients": clients,
+    "stream": stream, "binding": binding, "lookup": lookup, "perplexity": perplexity, "chats": chats, "talk": talk, "texts": texts, "clients": clients,
     "load": loads, "wire": wires,
 }  # fmt: skip
 """What can be measured, by name."""

@@ -122,7 +122,10 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("what", choices=["text"])
     bench.add_argument("--quick", action="store_true", help="a minute instead of six; the figures scatter")
     bench.add_argument(
-        "--only", default="", metavar="NAME,...", help="stream, perplexity, chats, talk, texts, clients, load, wire"
+        "--only",
+        default="",
+        metavar="NAME,...",
+        help="stream, binding, lookup, perplexity, chats, talk, texts, clients, load, wire",
     )
     bench.add_argument("--out", default="tabml-bench", metavar="FOLDER", help="where to write (default: %(default)s)")
     bench.add_argument("--json", action="store_true", help="one JSON document instead of a table")
