@@ -27,6 +27,8 @@ _LEAST_FILLING = 0.5
 """The shortest of a batch against its longest, where they are of different callers; the rest is padding."""
 _SHORT = 16
 """Costs up to which that doesn't matter."""
+_MOST_UNEQUAL = 1.6
+"""The largest part, padded, against an equal share of what is in all of them."""
 
 
 def by_length(costs: Sequence[int], max_cost: int) -> list[list[int]]:
@@ -43,6 +45,27 @@ def by_length(costs: Sequence[int], max_cost: int) -> list[list[int]]:
         else:
             batches.append([at])
     return batches
+
+
+def shares(costs: Sequence[int], count: int, least: int) -> list[list[int]]:
+    """Indices in ``count`` parts that cost about the same, each of items about as long; else all in one part.
+
+    Args:
+        costs: Of each item, such as its tokens.
+        count: Of parts.
+        least: That a part has to cost.
+    """
+    total = sum(costs)
+    if count < 2 or total < count * least:
+        return [list(range(len(costs)))]
+    parts: list[list[int]] = [[] for _ in range(count)]
+    before = 0
+    for at in sorted(range(len(costs)), key=lambda at: -costs[at]):
+        parts[min(before * count // total, count - 1)].append(at)
+        before += costs[at]
+    if not all(parts) or max(len(part) * costs[part[0]] for part in parts) * count > total * _MOST_UNEQUAL:
+        return [list(range(len(costs)))]
+    return parts
 
 
 class _Call(Generic[Item, Result]):

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from tabml.cancellation import current_cancellation
 from tabml.errors import InferenceError, ModelClosedError, ModelKindError, OptionError, TabmlError
 from tabml.text._model import Placement
+from tabml.text._torch.lanes import lanes_of, side_by_side
 from tabml.text._torch.loading import load_pretrained, load_tokenizer
-from tabml.text.batching import Batcher, by_length
+from tabml.text.batching import Batcher, by_length, shares
 from tabml.text.repository import Repository
 
 Value = TypeVar("Value")
@@ -24,6 +25,8 @@ Value = TypeVar("Value")
 UNKNOWN_LIMIT = 8192
 """Tokens of one text where neither tokenizer nor configuration has a limit."""
 _CPU_TOKENS = 512
+_LANE_TOKENS = 64
+"""Fewer make a matrix product so small that all threads together are quicker."""
 _ACCELERATOR_TOKENS = 32768
 _TOKENIZED_AT_ONCE = 256
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "data2vec-text",
@@ -81,7 +84,7 @@ def token_limit(tokenizer: Any, config: Any) -> int:
 
 
 def batch_tokens(device: torch.device) -> int:
-    """Padded tokens of a batch: on a CPU more of them make it slower, not faster."""
+    """Padded tokens computed at once: on a CPU more of them make it slower, not faster."""
     return _CPU_TOKENS if device.type == "cpu" else _ACCELERATOR_TOKENS
 
 
@@ -166,7 +169,7 @@ class SafeTokenizer:
 
 
 class Encoder:
-    """A model with its tokenizer; computes one batch at a time."""
+    """A model with its tokenizer; computes one batch at a time, on a CPU its parts side by side."""
 
     def __init__(self, name: str, tokenizer: SafeTokenizer, model: Any) -> None:
         self.name = name
@@ -174,11 +177,11 @@ class Encoder:
         self.model = model
         self.config = model.config
         self.device: torch.device = next(model.parameters()).device
+        self._lanes = lanes_of(model, self.device)
         self._accepted = frozenset(inspect.signature(model.forward).parameters)
         self.answers_tokens = False
         """Whether outputs are for each token, not for each text."""
         self._lock = threading.Lock()
-        self._closed = False
         native = tokenizer.native
         candidates = (native.pad_token_id, getattr(self.config, "pad_token_id", None), native.eos_token_id, 0)
         pad = next(each for each in candidates if isinstance(each, int))
@@ -190,6 +193,11 @@ class Encoder:
     def limit(self) -> int:
         """Tokens of one text."""
         return self.tokenizer.limit
+
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of a batch."""
+        return self._lanes * batch_tokens(self.device)
 
     @property
     def labels(self) -> list[str]:
@@ -222,14 +230,32 @@ class Encoder:
             ModelClosedError: after :meth:`close`.
         """
         options: dict[str, Any] = {"use_cache": False} if "use_cache" in self._accepted else {}
-        with self._lock, torch.inference_mode():
-            if self._closed:
-                raise ModelClosedError("this model is closed; open a new one")
+        model = self.model
+        if model is None:
+            raise ModelClosedError("this model is closed; open a new one")
+        with torch.inference_mode():
             try:
-                return self.model(**features, **options)
+                return model(**features, **options)
             except (RuntimeError, IndexError, ValueError, TypeError) as problem:
                 said = " ".join(str(problem).split())[:200]
                 raise InferenceError(f"{self.name}: {type(problem).__name__}: {said}") from problem
+
+    def spread(self, batch: list[Encoded], compute: Callable[[list[Encoded]], Sequence[Value]]) -> list[Value]:
+        """What ``compute`` gives for the batch; one batch at a time.
+
+        Args:
+            batch: Of one of the model's batches, with :attr:`batch_tokens` at the most.
+            compute: Called with a part of the batch, by several threads at once; as many results as texts.
+        """
+        with self._lock:
+            parts = shares([one.length for one in batch], self._lanes, _LANE_TOKENS)
+            if len(parts) == 1:
+                return list(compute(batch))
+            found: dict[int, Value] = {}
+            results = side_by_side(lambda part: compute([batch[at] for at in part]), parts)
+            for part, values in zip(parts, results, strict=True):
+                found.update(zip(part, values, strict=True))
+        return [found[at] for at in range(len(batch))]
 
     def logits(self, batch: Sequence[Encoded], *names: str) -> list[tuple[NDArray[np.float32], ...]]:
         """For each text the outputs of these names (``logits``), as float32; without those of padding."""
@@ -246,17 +272,17 @@ class Encoder:
         """The same for any number of texts, in batches of about equal length."""
         found: list[Any] = [None] * len(texts)
         cancellation = current_cancellation()
-        for batch in by_length([one.length for one in texts], batch_tokens(self.device)):
+        for batch in by_length([one.length for one in texts], self.batch_tokens):
             if cancellation is not None:
                 cancellation.check()
-            for at, outputs in zip(batch, self.logits([texts[at] for at in batch], *names), strict=True):
-                found[at] = outputs
+            outputs = self.spread([texts[at] for at in batch], lambda part: self.logits(part, *names))
+            for at, one in zip(batch, outputs, strict=True):
+                found[at] = one
         return found
 
     def close(self) -> None:
         """Wait for the batch that runs, and let go of the model; twice is fine."""
         with self._lock:
-            self._closed = True
             self.model = None
 
 
@@ -266,9 +292,9 @@ class Served(Generic[Value]):
     def __init__(self, encoder: Encoder, compute: Callable[[list[Encoded]], Sequence[Value]]) -> None:
         self.encoder = encoder
         self.queue: Batcher[Encoded, Value] = Batcher(
-            compute,
+            lambda batch: encoder.spread(batch, compute),
             cost=lambda one: one.length,
-            max_cost=batch_tokens(encoder.device),
+            max_cost=encoder.batch_tokens,
             name=f"tabml {encoder.name}"[:40],
         )
 
@@ -306,7 +332,7 @@ def load_encoder(
         check_kind(repository, endings, what)
     repository.fetch_small()
     check_kind(repository, endings, what)
-    model = load_pretrained(repository, auto, placement, architecture=architecture)
+    model = load_pretrained(repository, auto, placement, architecture=architecture, many_rows=True)
     tokenizer = load_tokenizer(repository)
     encoder = Encoder(repository.name, SafeTokenizer(tokenizer, token_limit(tokenizer, model.config)), model)
     encoder.answers_tokens = auto in _OF_TOKENS

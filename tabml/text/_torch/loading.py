@@ -126,7 +126,13 @@ def check_architecture(config: dict[str, Any], name: str, wanted: str | None, fi
 
 
 def load_pretrained(
-    repository: Repository, auto: str, placement: Placement, *, architecture: str | None = None, what: str = ""
+    repository: Repository,
+    auto: str,
+    placement: Placement,
+    *,
+    architecture: str | None = None,
+    what: str = "",
+    many_rows: bool = False,
 ) -> Any:
     """A model with all of its weights, ready to compute.
 
@@ -136,6 +142,7 @@ def load_pretrained(
         placement: Where and how.
         architecture: What the caller says it must be.
         what: The task, for messages.
+        many_rows: See :func:`finished`.
 
     Raises:
         ModelKindError: the model has no such head, or another architecture.
@@ -164,17 +171,25 @@ def load_pretrained(
             ignore_mismatched_sizes=True,  # they are told below, by name
         )
     check_whole(model, info, repository.name)
-    return finished(model, placement, device)
+    return finished(model, placement, device, many_rows=many_rows)
 
 
-def finished(model: Any, placement: Placement, device: torch.device) -> Any:
-    """The model on its device, its linear layers packed where that is quicker."""
+def finished(model: Any, placement: Placement, device: torch.device, *, many_rows: bool = False) -> Any:
+    """The model on its device, its linear layers packed where that is quicker.
+
+    Args:
+        model: On the CPU.
+        placement: What was asked for.
+        device: Where it computes.
+        many_rows: Whether it reads whole texts at once, as encoders do: in float32 nothing is packed then.
+    """
     model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     if device.type != "cpu":
         return model.to(device)
-    pack(model, placement.quantization)
+    if placement.quantization is not None or model.dtype != torch.float32 or not many_rows:
+        pack(model, placement.quantization)
     return model
 
 
