@@ -20,7 +20,8 @@ TOKENIZER_FILES = (
     "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
     "source.spm", "target.spm", "target_vocab.json",
 )  # fmt: skip
-SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
+_SENTENCE_SETTINGS = "sentence_bert_config.json"
+SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", _SENTENCE_SETTINGS)
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 GGUF_LISTS = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
 """Lists of a GGUF file's metadata that are kept; of others the length is."""
@@ -47,11 +48,21 @@ class Repository:
         """``config.json``, checked; empty for GGUF."""
         self.metadata: dict[str, Any] = {}
         """Of a GGUF file, once it is fetched."""
+        self._inside = ""
+
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        return self._folder.path
 
     @property
     def path(self) -> Path:
-        """The folder."""
-        return self._folder.path
+        """Where the model itself is: the folder, or one inside it, as old sentence-transformers have it."""
+        return self._folder.path / self._inside
+
+    def own(self, name: str) -> str:
+        """The name, from the folder on, of a file that lies where the model itself is."""
+        return f"{self._inside}/{name}" if self._inside else name
 
     @property
     def name(self) -> str:
@@ -90,16 +101,29 @@ class Repository:
             CorruptModelError: a file is not what it should be.
             UnsafeModelError: the model asks for code.
         """
-        extra = SENTENCE_FILES if sentence else ()
-        self._folder.add(["config.json"], optional=(*_CONFIGS, *TOKENIZER_FILES, *extra))
-        self.config = checks.check_config(self.json("config.json"), self.name)
-        checks.check_generation_config(self.json("generation_config.json"), self.name)
-        checks.check_tokenizer_config(self.json("tokenizer_config.json"), self.name)
-        if "tokenizer.json" in self._folder:
-            checks.check_tokenizer(self._folder.read("tokenizer.json", checks.MAX_TOKENIZER_BYTES), self.name)
-        if sentence and (modules := self.json("modules.json")) is not None:
-            folders = checks.check_modules(modules, self.name)
-            self._folder.add(optional=[f"{folder}/{name}" for folder in folders for name in ("config.json", _WEIGHTS)])
+        folders = self._fetch_layout() if sentence else []
+        small = [self.own(name) for name in (*_CONFIGS, *TOKENIZER_FILES)]
+        beside = [f"{folder}/{name}" for folder in folders for name in ("config.json", _WEIGHTS)]
+        self._folder.add([self.own("config.json")], optional=[*small, *beside])
+        where = f"{self.name}/{self._inside}" if self._inside else self.name
+        self.config = checks.check_config(self.json(self.own("config.json")), where)
+        checks.check_generation_config(self.json(self.own("generation_config.json")), where)
+        checks.check_tokenizer_config(self.json(self.own("tokenizer_config.json")), where)
+        if self.own("tokenizer.json") in self._folder:
+            checks.check_tokenizer(self._folder.read(self.own("tokenizer.json"), checks.MAX_TOKENIZER_BYTES), where)
+
+    def _fetch_layout(self) -> list[str]:
+        """The folders of ``modules.json``, without the one of the model itself, which it may put inside."""
+        self._folder.add(optional=SENTENCE_FILES)
+        modules = self.json("modules.json")
+        if modules is None:
+            return []
+        folders = checks.check_modules(modules, self.name)
+        if modules and modules[0]["type"].endswith(".Transformer"):
+            self._inside = modules[0].get("path") or ""
+        if self._inside:
+            self._folder.add(optional=[self.own(_SENTENCE_SETTINGS)])
+        return [folder for folder in folders if folder != self._inside]
 
     def fetch_weights(self) -> None:
         """The weights: one safetensors file, or those of an index, or the one GGUF file.
@@ -111,19 +135,20 @@ class Repository:
         """
         if self.is_gguf:
             self._folder.add([self.ref.path])
-            self.metadata = checks.check_gguf(self.path / self.ref.path, self.name, GGUF_LISTS)
+            self.metadata = checks.check_gguf(self.root / self.ref.path, self.name, GGUF_LISTS)
             return
-        self._folder.add(optional=[_INDEX])
-        if _INDEX in self._folder:
-            shards = checks.check_index(self.json(_INDEX), self.name)
+        index, whole = self.own(_INDEX), self.own(_WEIGHTS)
+        self._folder.add(optional=[index])
+        if index in self._folder:
+            shards = [self.own(shard) for shard in checks.check_index(self.json(index), self.name)]
             self._folder.add(shards)
         else:
-            self._folder.add(optional=[_WEIGHTS])
-            shards = [_WEIGHTS]
-            if _WEIGHTS not in self._folder:
+            self._folder.add(optional=[whole])
+            shards = [whole]
+            if whole not in self._folder:
                 self._say_what_is_missing()
         for shard in shards:
-            checks.check_safetensors(self.path / shard, f"{self.name}/{shard}")
+            checks.check_safetensors(self.root / shard, f"{self.name}/{shard}")
 
     def fetch_adapter(self) -> None:
         """``adapter_config.json``, which becomes :attr:`config`, and the weights of a LoRA adapter.

@@ -63,6 +63,7 @@ def embedder(tiny: TinyModels) -> Iterator[TextEmbedder]:
         ("sentence_bert", {}),
         ("sentence_bert", {"prompt_name": "query"}),
         ("sentence_bert", {"prompt": "the fox: "}),
+        ("sentence_inside", {}),
         ("sentence_dense", {}),
         ("sentence_dense", {"prompt": ""}),
         ("bert", {}),
@@ -308,6 +309,21 @@ def test_bfloat16_is_close(minilm: Path) -> None:
     with TextEmbedder(minilm) as exact, TextEmbedder(minilm, dtype="bfloat16") as rough:
         cosines = (exact.embed(texts).vectors * rough.embed(texts).vectors).sum(1)
     assert cosines.min() > 0.99
+
+
+def test_the_folder_of_a_model_inside_is_checked_as_the_main_one(tiny: TinyModels, tmp_path: Path) -> None:
+    folder = copied(tiny("sentence_inside"), tmp_path / "model")
+    with TextEmbedder(folder) as model:
+        assert (model.max_tokens, model.dimensions) == (20, 16)
+    _change(folder / "0_Transformer/config.json", auto_map={"AutoModel": "evil.Model"})
+    with TextEmbedder(folder) as model, pytest.raises(UnsafeModelError, match=r"model/0_Transformer/config\.json"):
+        model.load()
+    for path in ("../sentence_inside", "/etc", "0_Transformer/.."):
+        listed = json.loads((folder / "modules.json").read_text())
+        listed[0]["path"] = path
+        (folder / "modules.json").write_text(json.dumps(listed))
+        with TextEmbedder(folder) as model, pytest.raises(UnsafeModelError, match=r"modules\.json"):
+            model.load()
 
 
 def test_a_text_without_tokens_is_refused(tiny: TinyModels) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import sentencepiece
 import torch
 import transformers as tf
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 SENTENCES = (
@@ -168,6 +169,20 @@ def sentence_bert(folder: Path) -> None:
     _json(
         folder / "config_sentence_transformers.json",
         {"prompts": {"query": "query: ", "long": "translate the house: "}, "default_prompt_name": None},
+    )
+
+
+def sentence_inside(folder: Path) -> None:
+    """The old layout: the model in a folder of its own; the main folder's ``config.json`` is no model's."""
+    _bert(tf.BertModel, folder / "0_Transformer")
+    _modules(folder, {"1_Pooling": "Pooling", "2_Dense": "Dense"}, "0_Transformer")
+    _json(folder / "config.json", {"__version__": "0.3.8"})
+    _json(folder / "1_Pooling/config.json", {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True})
+    _json(folder / "0_Transformer/sentence_bert_config.json", {"max_seq_length": 20})
+    _json(folder / "2_Dense/config.json", {"in_features": 32, "out_features": 16})
+    dense = torch.nn.Linear(32, 16)
+    save_file(
+        {"linear.weight": dense.weight.data, "linear.bias": dense.bias.data}, folder / "2_Dense/model.safetensors"
     )
 
 
@@ -443,8 +458,8 @@ def _json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def _modules(folder: Path, behind: dict[str, str]) -> None:
-    listed = {"": "Transformer", **behind}
+def _modules(folder: Path, behind: dict[str, str], first: str = "") -> None:
+    listed = {first: "Transformer", **behind}
     _json(
         folder / "modules.json",
         [

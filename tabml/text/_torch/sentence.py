@@ -224,7 +224,7 @@ def load_sentence_model(repository: Repository, placement: Placement, *, archite
         modules = []
     _check_first(modules, repository.name)
     model = _load_body(repository, placement, architecture)
-    settings = repository.json("sentence_bert_config.json") or {}
+    settings = repository.json(repository.own("sentence_bert_config.json")) or {}
     with loading.told(repository, "the layout of sentence-transformers"):
         tokenizer = _load_tokenizer(repository, settings)
         encoder = Encoder(repository.name, SafeTokenizer(tokenizer, _limit(tokenizer, model.config, settings)), model)
@@ -236,10 +236,9 @@ def _kind(module: dict[str, Any]) -> str:
 
 
 def _check_first(modules: list[dict[str, Any]], name: str) -> None:
-    if modules and (_kind(modules[0]) != "Transformer" or modules[0].get("path")):
+    if modules and _kind(modules[0]) != "Transformer":
         raise ModelKindError(
-            f"{name}: modules.json begins with {_kind(modules[0])!r:.40} in {modules[0].get('path')!r:.40}; "
-            "TextEmbedder needs a Transformer in the main folder"
+            f"{name}: modules.json begins with {_kind(modules[0])!r:.40}; TextEmbedder needs a Transformer"
         )
 
 
@@ -276,9 +275,8 @@ def _load_tokenizer(repository: Repository, settings: dict[str, Any]) -> Any:
         f"{key}.{each}" for key in settings if key.endswith(("_args", "_kwargs")) for each in settings[key] or ()
     ]
     if strange:
-        raise UnsafeModelError(
-            f"{repository.name}/sentence_bert_config.json has {strange[0]!r:.60}, which is not supported"
-        )
+        name = f"{repository.name}/{repository.own('sentence_bert_config.json')}"
+        raise UnsafeModelError(f"{name} has {strange[0]!r:.60}, which is not supported")
     modalities = settings.get("modality_config")
     if modalities is not None and "text" not in modalities:
         raise ModelKindError(f"{repository.name} embeds {', '.join(map(str, modalities))}, not plain texts")
@@ -344,9 +342,9 @@ def _with_weights(repository: Repository, folder: str, module: nn.Module) -> nn.
     path = f"{folder}/model.safetensors"
     if path not in repository:
         raise CorruptModelError(f"{repository.name} has no {path}")
-    checks.check_safetensors(repository.path / path, f"{repository.name}/{path}")
+    checks.check_safetensors(repository.root / path, f"{repository.name}/{path}")
     with loading.told(repository, path):
-        weights = load_file(repository.path / path)
+        weights = load_file(repository.root / path)
     try:
         module.load_state_dict(weights, strict=True)
     except RuntimeError as problem:
