@@ -14,6 +14,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from sentence_transformers.sentence_transformer import modules
+from transformers import modeling_gguf_pytorch_utils
 
 
 class PlainGenerator:
@@ -55,6 +56,7 @@ class PlainEmbedder:
 def unpack(file: Path, folder: Path) -> None:
     """Write a GGUF file's model in the layout of transformers, in float32."""
     options = {"gguf_file": file.name}
+    modeling_gguf_pytorch_utils.tqdm = lambda values, **_: values
     transformers.utils.logging.disable_progress_bar()
     model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
     plain = transformers.AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)

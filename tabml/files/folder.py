@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tabml.cancellation import Cancellation
 from tabml.errors import ModelFileNotFoundError, ProviderError
-from tabml.files.memory import HeldFiles, ResidentFiles
+from tabml.files.memory import HeldFiles, MemoryFile, ResidentFiles
 from tabml.files.types import FileProvider, FileRef, Progress, check_name
 
 if TYPE_CHECKING:
@@ -121,6 +121,14 @@ class Snapshot:
                 raise
             return
         self._names[ref.path] = ref
+
+    def take(self, names: Iterable[str]) -> list[MemoryFile]:
+        """Those of these files that are in memory for this folder alone: its user's, who may drop what was read.
+
+        Their links lead somewhere as long as they are kept. Nobody else is given them from now on.
+        """
+        found = [self._held.take(self._names[name]) for name in names if name in self._names]
+        return [file for file in found if file is not None]
 
     def read(self, name: str, max_bytes: int = _SMALL) -> bytes:
         """The content of a small file of the folder.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import tempfile
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 _POLL_S = 0.1
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
 
 
 class MemoryFile:
@@ -59,7 +61,14 @@ class MemoryFile:
             raise CapacityError(f"no room for {name} in memory: {problem.strerror}") from problem
         self.size = 0
         """Bytes written."""
+        self.given = 0
+        """How often :class:`ResidentFiles` and :class:`HeldFiles` have handed it out."""
         self._view: memoryview | None = None
+
+    @property
+    def inode(self) -> int:
+        """By which its mappings are known."""
+        return os.fstat(self._descriptor).st_ino
 
     @property
     def path(self) -> str:
@@ -87,6 +96,20 @@ class MemoryFile:
             mapped = mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_READ) if self.size else b""
             self._view = memoryview(mapped)
         return self._view
+
+    def drop(self, begin: int, end: int) -> None:
+        """Give the memory of these bytes back to the system: they are zero from then on, wherever they are mapped.
+
+        For whoever has taken the file by :meth:`HeldFiles.take`. Nothing happens where the system can't.
+
+        Args:
+            begin: A multiple of the page size.
+            end: Another.
+        """
+        with suppress(AttributeError):
+            punch = ctypes.CDLL(None).fallocate
+            punch.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
+            punch(self._descriptor, _KEEP_SIZE | _PUNCH_HOLE, begin, end - begin)
 
 
 def _remove(descriptor: int, path: str) -> None:
@@ -132,7 +155,15 @@ class ResidentFiles:
         """The file, when someone holds it now, whatever its revision."""
         with self._lock:
             files = list(self._files.items())
-        return next((file for ref, file in files if (ref.repo, ref.path) == (repo, path)), None)
+            return _given(next((file for ref, file in files if (ref.repo, ref.path) == (repo, path)), None))
+
+    def withdraw(self, ref: FileRef, file: MemoryFile) -> bool:
+        """Whether ``file`` was handed out only once; then nobody will be given it any more."""
+        with self._lock:
+            if file.given != 1 or self._files.get(ref) is not file:
+                return False
+            del self._files[ref]
+            return True
 
     def hold(
         self, ref: FileRef, *, cancellation: Cancellation | None = None, progress: Progress | None = None
@@ -152,11 +183,12 @@ class ResidentFiles:
             cancellation.check()
         try:
             with self._lock:
-                file = self._files.get(ref)
+                file = _given(self._files.get(ref))
             if file is None:
                 file = self._fetch(ref, cancellation, progress)
                 with self._lock:
                     self._files[ref] = file
+                    file.given += 1
             return file
         finally:
             turn.lock.release()
@@ -192,6 +224,13 @@ class ResidentFiles:
             if progress is not None:
                 progress(ref.path, file.size, stream.size)
         cancellation.check()  # a stream that was cut may end as if it were whole
+
+
+def _given(file: MemoryFile | None) -> MemoryFile | None:
+    """The file, counted as handed out; under the lock of whoever hands it out."""
+    if file is not None:
+        file.given += 1
+    return file
 
 
 class HeldFiles:
@@ -238,7 +277,7 @@ class HeldFiles:
         """One of the files held."""
         with self._lock:
             files = list(self._files.items())
-        return next((file for ref, file in files if ref.path == path), None)
+            return _given(next((file for ref, file in files if ref.path == path), None))
 
     def hold(self, ref: FileRef) -> MemoryFile:
         """The file in memory; see :meth:`ResidentFiles.hold`.
@@ -248,7 +287,7 @@ class HeldFiles:
         """
         with self._lock:
             self._check_open()
-            file = self._files.get(ref)
+            file = _given(self._files.get(ref))
         if file is None:
             started = self._clock()
             file = self._resident.hold(ref, cancellation=self._cancellation, progress=self._progress)
@@ -257,6 +296,19 @@ class HeldFiles:
                 self._files[ref] = file
                 self.fetch_seconds += self._clock() - started
         return file
+
+    def take(self, ref: FileRef) -> MemoryFile | None:
+        """The file, for its only user to do with as it likes; None when anybody else was ever given it.
+
+        From then on it isn't held here, and whoever asks for it has it fetched anew.
+        """
+        with self._lock:
+            file = self._files.get(ref)
+            if file is None or not self._resident.withdraw(ref, file):
+                return None
+            del self._files[ref]
+            self._bytes_forgotten += file.size
+            return file
 
     def forget(self, ref: FileRef) -> None:
         """Let go of one file; what was mapped of it stays valid."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tabml.cancellation import current_cancellation
 from tabml.errors import CorruptModelError, ModelFileNotFoundError, UnsafeModelError
-from tabml.files import FileProvider, FileRef, Snapshot
+from tabml.files import FileProvider, FileRef, MemoryFile, Snapshot
 from tabml.text import checks
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Repository:
         self.metadata: dict[str, Any] = {}
         """Of a GGUF file, once it is fetched."""
         self._inside = ""
+        self._shards: list[str] = []
 
     @property
     def root(self) -> Path:
@@ -147,6 +148,7 @@ class Repository:
             shards = [whole]
             if whole not in self._folder:
                 self._say_what_is_missing()
+        self._shards = shards
         for shard in shards:
             checks.check_safetensors(self.root / shard, f"{self.name}/{shard}")
 
@@ -163,6 +165,10 @@ class Repository:
         if ADAPTER_WEIGHTS not in self._folder:
             raise ModelFileNotFoundError(f"{self.name} has no {ADAPTER_WEIGHTS}; pickled weights are not read")
         checks.check_safetensors(self.path / ADAPTER_WEIGHTS, f"{self.name}/{ADAPTER_WEIGHTS}")
+
+    def take_weights(self) -> list[MemoryFile]:
+        """The files of the weights that are in memory for this model alone: it may drop what it has copied."""
+        return self._folder.take(self._shards)
 
     def _say_what_is_missing(self) -> None:
         try:

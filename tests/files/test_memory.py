@@ -809,3 +809,61 @@ def test_any_files_make_a_folder(shelf: Path, files: dict[str, bytes]) -> None:
     with snapshot(MemoryProvider({("r", name): content for name, content in files.items()}), "r") as folder:
         assert content_of(folder) == files
     assert list(shelf.iterdir()) == []
+
+
+# Files that are one user's alone
+
+
+def test_a_file_is_taken_by_its_only_user_and_fetched_anew_for_others() -> None:
+    resident = ResidentFiles(source := Source())
+    with HeldFiles(resident) as first, HeldFiles(resident) as second:
+        assert first.take(REF) is None
+        mine = first.hold(REF)
+        assert first.take(REF) is mine
+        assert (first.names, first.bytes_held, first.bytes_fetched) == ((), 0, len(CONTENT))
+        assert first.take(REF) is None
+        assert second.hold(REF) is not mine
+        assert source.opened == [REF, REF]
+
+
+@pytest.mark.parametrize("ask", ["hold", "held", "mapped", "other", "resident", "resident held"])
+def test_a_file_that_anybody_else_was_given_is_not_taken(ask: str) -> None:
+    resident = ResidentFiles(Source())
+    with HeldFiles(resident) as first, HeldFiles(resident) as second:
+        file = first.hold(REF)
+        {
+            "hold": lambda: first.hold(REF),
+            "held": lambda: first.held(REF.path),
+            "mapped": lambda: first.mapped(REF),
+            "other": lambda: second.hold(REF),
+            "resident": lambda: resident.hold(REF),
+            "resident held": lambda: resident.held(REF.repo, REF.path),
+        }[ask]()
+        assert first.take(REF) is None
+        assert first.hold(REF) is file
+
+
+def test_two_folders_over_the_same_files_take_nothing_from_each_other() -> None:
+    held = HeldFiles(ResidentFiles(Source()))
+    with Snapshot(held, REF.repo) as one, Snapshot(held, REF.repo) as other:
+        one.add([REF.path])
+        other.add([REF.path])
+        assert one.take([REF.path]) == other.take([REF.path]) == []
+    with Snapshot(Source(), REF.repo) as alone:
+        alone.add([REF.path])
+        (file,) = alone.take([REF.path, "of another folder"])
+        assert (alone.path / REF.path).read_bytes() == CONTENT
+        assert file.size == len(CONTENT)
+
+
+def test_dropped_pages_are_zero_and_take_no_memory() -> None:
+    part = 1 << 22
+    file = MemoryFile()
+    file.write(b"x" * 4 * part)
+    view = file.view()
+    assert view[part : 3 * part] == b"x" * 2 * part
+    file.drop(part, 3 * part)
+    status = os.stat(file.path)
+    assert status.st_ino == file.inode
+    assert status.st_blocks * 512 < 3 * part
+    assert view == b"x" * part + bytes(2 * part) + b"x" * part

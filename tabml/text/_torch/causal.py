@@ -72,7 +72,7 @@ def load_gguf_engine(repository: Repository, placement: Placement, *, context_le
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             repository.path, gguf_file=name, trust_remote_code=False, local_files_only=True
         )
-    model = finished(model, placement, device)
+    model = finished(model, placement, device, repository)
     return _engine(model, tokenizer, context_length)
 
 

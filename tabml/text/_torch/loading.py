@@ -21,6 +21,7 @@ import transformers
 
 from tabml.errors import CorruptModelError, ModelKindError, ModelLoadError, OptionError, TabmlError
 from tabml.text._model import Placement
+from tabml.text._torch.originals import Originals
 from tabml.text._torch.packing import pack
 from tabml.text.repository import Repository
 
@@ -171,16 +172,19 @@ def load_pretrained(
             ignore_mismatched_sizes=True,  # they are told below, by name
         )
     check_whole(model, info, repository.name)
-    return finished(model, placement, device, many_rows=many_rows)
+    return finished(model, placement, device, repository, many_rows=many_rows)
 
 
-def finished(model: Any, placement: Placement, device: torch.device, *, many_rows: bool = False) -> Any:
-    """The model on its device, its linear layers packed where that is quicker.
+def finished(
+    model: Any, placement: Placement, device: torch.device, repository: Repository, *, many_rows: bool = False
+) -> Any:
+    """The model on its device, its linear layers packed where that is quicker; what they were read from is let go.
 
     Args:
         model: On the CPU.
         placement: What was asked for.
         device: Where it computes.
+        repository: That it was read from.
         many_rows: Whether it reads whole texts at once, as encoders do: in float32 nothing is packed then.
     """
     model.eval()
@@ -189,7 +193,7 @@ def finished(model: Any, placement: Placement, device: torch.device, *, many_row
     if device.type != "cpu":
         return model.to(device)
     if placement.quantization is not None or model.dtype != torch.float32 or not many_rows:
-        pack(model, placement.quantization)
+        pack(model, placement.quantization, Originals(model, repository.take_weights()))
     return model
 
 

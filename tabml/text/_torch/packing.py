@@ -7,6 +7,7 @@ once, and what fails is not used.
 
 from __future__ import annotations
 
+import weakref
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from tabml.errors import OptionError
+from tabml.text._torch.originals import Originals, span_of
 
 _GROUP = 32
 _LEAST = 64
@@ -104,11 +106,16 @@ def kernels() -> frozenset[str]:
     return frozenset(found)
 
 
-def pack(model: nn.Module, quantization: str | None) -> int:
+def pack(model: nn.Module, quantization: str | None, originals: Originals | None = None) -> int:
     """Replace the model's linear layers; gives how many.
 
     Embeddings that share their weight with the output layer keep it. With ``int4`` the output layer gets int8: it
     is the one whose errors change the words.
+
+    Args:
+        model: Changed in place.
+        quantization: One of QUANTIZATIONS, or None for the same arithmetic.
+        originals: Gets the memory of each weight once its copy is made.
 
     Raises:
         OptionError: ``quantization`` is not possible with this torch and processor.
@@ -116,15 +123,22 @@ def pack(model: nn.Module, quantization: str | None) -> int:
     wanted = quantization or "blocked"
     if quantization is not None and quantization not in kernels():
         raise OptionError(f"quantization={quantization!r} is not possible with this torch and processor")
+    names = [name for name, layer in model.named_modules() if type(layer) is nn.Linear]
     count = 0
-    for name, layer in list(model.named_modules()):
-        if type(layer) is not nn.Linear or min(layer.in_features, layer.out_features) < _LEAST:
+    for name in names:
+        layer = model.get_submodule(name)
+        if min(layer.in_features, layer.out_features) < _LEAST:
             continue
         packed = _packed(name, layer, wanted)
-        if packed is not None:
-            parent, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(parent) if parent else model, attribute, packed)
-            count += 1
+        if packed is None:
+            continue
+        weight, span = weakref.ref(layer.weight), span_of(layer.weight)
+        parent, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(parent) if parent else model, attribute, packed)
+        del layer
+        count += 1
+        if originals is not None and weight() is None:
+            originals.release(span)
     return count
 
 
