@@ -53,7 +53,7 @@ def test_the_command_shows_a_table_and_writes_json_and_a_picture(
     found = [Row(**row) for row in written]
     assert {row.case for row in found} == set(CASES)
     assert all(row.value > 0 for row in found)
-    formats = {f"tabml {name}" for name in ("float32", "bfloat16", "int8", "int4")}
+    formats = {f"tabml {name}" for name in ("float32", "bfloat16", "float16", "int8", "int4")}
     streams = {row.name: row for row in found if row.case == "stream"}
     assert set(streams) == {"transformers", *formats}
     assert streams["tabml float32"].note == "same text as the peer"

@@ -43,7 +43,7 @@ _LENGTHS = (4, 8, 12, 30, 80, 160)
 _WINDOW = 256
 _LIBRARY = {"llama.cpp": "xllamacpp"}
 _FORMATS: dict[str, dict[str, str]] = {
-    "float32": {}, "bfloat16": {"dtype": "bfloat16"}, "int8": {"quantization": "int8"}, "int4": {"quantization": "int4"},
+    "float32": {}, "bfloat16": {"dtype": "bfloat16"}, "float16": {"dtype": "float16"}, "int8": {"quantization": "int8"}, "int4": {"quantization": "int4"},
 }  # fmt: skip
 
 
@@ -284,7 +284,9 @@ def chats(subjects: Subjects, effort: Effort) -> Iterator[Row]:
     """Eight answers at a time: eight threads of transformers, and tabml's batches."""
     prompts = [f"{PROMPT} {name}" for name in _NAMES]
     plain, options = subjects.plain_generator, _greedy(effort.chat_tokens)
-    firsts: dict[str, list[float]] = {name: [] for name in ("float32", "int8", "llama.cpp") if name in subjects.engines}
+    firsts: dict[str, list[float]] = {
+        name: [] for name in ("float32", "float16", "int8", "llama.cpp") if name in subjects.engines
+    }
 
     def ours(name: str) -> Callable[[], Any]:
         model, times = subjects.engines[name], firsts[name]

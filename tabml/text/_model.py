@@ -90,7 +90,8 @@ class Placement:
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
     dtype: str = "auto"
-    """One of :data:`DTYPES`; ``auto`` is float32 on a CPU and the weights' own elsewhere."""
+    """One of :data:`DTYPES`; ``auto`` is float32 on a CPU and the weights' own elsewhere. On a CPU float16 weights are
+    computed with in float32."""
     quantization: str | None = None
     """One of :data:`QUANTIZATIONS`: weights of linear layers, on a CPU."""
 

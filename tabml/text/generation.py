@@ -81,7 +81,8 @@ class TextGenerator(TextModel[_Open]):
             engine: ``torch``, ``llama.cpp`` (for GGUF, with the extra ``llama``), or ``auto``: llama.cpp for GGUF
                 where it is installed and the other options allow it, else torch.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-            dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+            dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``. On a CPU ``float16`` are the weights alone, half of
+                the memory to read: quick on every processor, where ``bfloat16`` needs one that computes with it.
             quantization: ``int8`` or ``int4`` weights, on a CPU, by torch. The weights of GGUF are unpacked first.
             context_length: Tokens of prompt and answer together; the model's own when None, with llama.cpp 8,192 at
                 the most, because there they cost memory from the load on.

@@ -262,7 +262,9 @@ def test_a_model_that_is_nowhere_is_told(tmp_path: Path) -> None:
         TextGenerator(FileRef("org/model", "config.json"), files=MemoryProvider({("org/other", "x"): b""})).load()
 
 
-@pytest.mark.parametrize("placement", [{"dtype": "bfloat16"}, {"quantization": "int8"}, {"quantization": "int4"}])
+@pytest.mark.parametrize(
+    "placement", [{"dtype": "bfloat16"}, {"dtype": "float16"}, {"quantization": "int8"}, {"quantization": "int4"}]
+)
 def test_smaller_weights_write_nearly_the_same(placement: dict[str, str], tiny: Callable[[str], Path]) -> None:
     """Of random weights, so the best token may differ where two are alike: the scores are compared."""
     with TextGenerator(tiny("llama_chat")) as whole, TextGenerator(tiny("llama_chat"), **placement) as small:  # type: ignore[arg-type]

@@ -44,7 +44,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("said", [{}, {"dtype": "bfloat16"}, {"quantization": "int8"}, {"quantization": "int4"}])
+@pytest.mark.parametrize(
+    "said", [{}, {"dtype": "bfloat16"}, {"dtype": "float16"}, {"quantization": "int8"}, {"quantization": "int4"}]
+)
 def test_a_model_from_memory_answers_as_one_from_a_folder(root: Path, said: dict[str, Any]) -> None:
     with TextGenerator(root / "model", **said) as local, TextGenerator("model", files=Bytes(root), **said) as fetched:
         assert fetched.generate(PROMPT, GREEDY).choices == local.generate(PROMPT, GREEDY).choices

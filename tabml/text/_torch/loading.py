@@ -22,7 +22,7 @@ import transformers
 from tabml.errors import CorruptModelError, ModelKindError, ModelLoadError, OptionError, TabmlError
 from tabml.text._model import Placement
 from tabml.text._torch.originals import Originals
-from tabml.text._torch.packing import pack
+from tabml.text._torch.packing import kernels, pack
 from tabml.text.repository import Repository
 
 LOADING = threading.RLock()
@@ -55,7 +55,7 @@ def resolve_device(placement: Placement) -> torch.device:
 
 
 def resolve_dtype(placement: Placement, device: torch.device, config: dict[str, Any]) -> torch.dtype:
-    """The number format to compute in; quantised weights go with bfloat16.
+    """The number format to compute in: with quantised weights bfloat16, with float16 on a CPU float32.
 
     Raises:
         OptionError: ``quantization`` doesn't go with the device or number format.
@@ -66,12 +66,19 @@ def resolve_dtype(placement: Placement, device: torch.device, config: dict[str, 
         if placement.dtype not in ("auto", "bfloat16"):
             raise OptionError(f"dtype={placement.dtype!r} does not go with quantization; use 'bfloat16' or 'auto'")
         return torch.bfloat16
+    if _is_half_packed(placement, device):
+        return torch.float32
     if placement.dtype != "auto":
         return _DTYPES[placement.dtype]
     if device.type == "cpu":
         return torch.float32
     named = config.get("dtype") or config.get("torch_dtype")
     return _DTYPES.get(str(named), torch.float32)
+
+
+def _is_half_packed(placement: Placement, device: torch.device) -> bool:
+    """Whether float16 means weights alone: no CPU computes with it, but what is read from memory is half."""
+    return placement.dtype == "float16" and device.type == "cpu" and "float16" in kernels()
 
 
 @contextmanager
@@ -192,8 +199,9 @@ def finished(
         parameter.requires_grad_(False)
     if device.type != "cpu":
         return model.to(device)
-    if placement.quantization is not None or model.dtype != torch.float32 or not many_rows:
-        pack(model, placement.quantization, Originals(model, repository.take_weights()))
+    kind = "float16" if _is_half_packed(placement, device) else placement.quantization
+    if kind is not None or model.dtype != torch.float32 or not many_rows:
+        pack(model, kind, Originals(model, repository.take_weights()))
     return model
 
 

@@ -1,6 +1,6 @@
 """Linear layers in the layouts that the CPU multiplies fastest: the matrix products are what a token costs.
 
-Kernels that come with stock torch: oneDNN's blocked layout (the same arithmetic), int8 weights with a scale a row,
+Kernels that come with stock torch: oneDNN's blocked layout (the same arithmetic), float16 weights (FBGEMM's), int8 weights with a scale a row,
 int4 weights with scale and zero point a group of 32. They are torch's private operators: :func:`kernels` tries each
 once, and what fails is not used.
 """
@@ -18,6 +18,7 @@ from tabml.errors import OptionError
 from tabml.text._torch.originals import Originals, span_of
 
 _GROUP = 32
+_MOST_HALF = 65504.0
 _LEAST = 64
 _SKIPPED_INT4 = ("lm_head", "embed_out", "output_projection")
 
@@ -36,6 +37,21 @@ class BlockedLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x · Wᵀ + b."""
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+
+
+class HalfLinear(nn.Module):
+    """Weights as float16, activations and sums in float32, by FBGEMM: half the memory to read, on any processor."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        bias = None if linear.bias is None else linear.bias.detach().float()
+        self.packed = torch.ops.quantized.linear_prepack_fp16(linear.weight.detach().float(), bias)
+        self.packed_bytes = 2 * linear.weight.numel()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x · Wᵀ + b."""
+        return torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
 
 
 class Int8Linear(nn.Module):
@@ -84,6 +100,7 @@ class Int4Linear(nn.Module):
 _KINDS: dict[str, tuple[type[nn.Module], torch.dtype]] = {
     "blocked": (BlockedLinear, torch.float32),
     "blocked bfloat16": (BlockedLinear, torch.bfloat16),
+    "float16": (HalfLinear, torch.float32),
     "int8": (Int8Linear, torch.bfloat16),
     "int4": (Int4Linear, torch.bfloat16),
 }
@@ -91,7 +108,7 @@ _KINDS: dict[str, tuple[type[nn.Module], torch.dtype]] = {
 
 @cache
 def kernels() -> frozenset[str]:
-    """What this torch and processor can do: ``blocked``, ``blocked bfloat16``, ``int8``, ``int4``."""
+    """What this torch and processor can do: ``blocked``, ``blocked bfloat16``, ``float16``, ``int8``, ``int4``."""
     found = set()
     for name, (kind, dtype) in _KINDS.items():
         linear = nn.Linear(64, 64, dtype=dtype)
@@ -106,7 +123,7 @@ def kernels() -> frozenset[str]:
     return frozenset(found)
 
 
-def pack(model: nn.Module, quantization: str | None, originals: Originals | None = None) -> int:
+def pack(model: nn.Module, kind: str | None, originals: Originals | None = None) -> int:
     """Replace the model's linear layers; gives how many.
 
     Embeddings that share their weight with the output layer keep it. With ``int4`` the output layer gets int8: it
@@ -114,15 +131,15 @@ def pack(model: nn.Module, quantization: str | None, originals: Originals | None
 
     Args:
         model: Changed in place.
-        quantization: One of QUANTIZATIONS, or None for the same arithmetic.
+        kind: One of QUANTIZATIONS or ``float16``; None for the same arithmetic.
         originals: Gets the memory of each weight once its copy is made.
 
     Raises:
-        OptionError: ``quantization`` is not possible with this torch and processor.
+        OptionError: ``kind`` is not possible with this torch and processor.
     """
-    wanted = quantization or "blocked"
-    if quantization is not None and quantization not in kernels():
-        raise OptionError(f"quantization={quantization!r} is not possible with this torch and processor")
+    wanted = kind or "blocked"
+    if kind is not None and kind not in kernels():
+        raise OptionError(f"quantization={kind!r} is not possible with this torch and processor")
     names = [name for name, layer in model.named_modules() if type(layer) is nn.Linear]
     count = 0
     for name in names:
@@ -146,6 +163,8 @@ def _packed(name: str, layer: nn.Linear, wanted: str) -> Any:
     if wanted == "blocked":
         kind = {torch.float32: "blocked", torch.bfloat16: "blocked bfloat16"}.get(layer.weight.dtype)
         return BlockedLinear(layer) if kind in kernels() else None
+    if wanted == "float16":
+        return HalfLinear(layer) if float(layer.weight.detach().abs().max()) <= _MOST_HALF else None
     if wanted == "int4" and layer.in_features % _GROUP == 0 and not name.endswith(_SKIPPED_INT4):
         return Int4Linear(layer)
     return Int8Linear(layer)
@@ -159,4 +178,5 @@ def weight_bytes(model: nn.Module) -> int:
         for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
             size = tensor.numel() * tensor.element_size()
             found += size // len(tensor) if id(tensor) in tables else size
+        found += getattr(layer, "packed_bytes", 0)
     return found
