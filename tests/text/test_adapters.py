@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tabml.errors import CorruptModelError, ModelFileNotFoundError, ModelKindError, OptionError, UnsafeModelError
-from tabml.files import FileRef, MemoryProvider
+from tabml.files import DirectoryProvider, FileRef, MemoryProvider
 from tabml.pipelines import model_spec
 from tabml.pipelines.text import make_text
 from tabml.text import GenerationOptions, TextGenerator
@@ -45,6 +45,7 @@ def write(folder: Path, base: Path, seed: int, *, rename: Callable[[str], str] =
         "lora_alpha": ALPHA,
         "target_modules": list(TARGETS),
         "bias": "none",
+        "base_model_name_or_path": "/nowhere/at/all",
         **config,
     }
     (folder / "adapter_config.json").write_text(json.dumps(said))
@@ -150,9 +151,107 @@ def test_what_one_adapter_has_read_is_not_reused_for_another(model: TextGenerato
     assert again.text == first.text
 
 
-def test_packed_weights_take_adapters(base: Path, folders: dict[str, Path]) -> None:
-    with TextGenerator(base, quantization="int8", adapters={"one": folders["one"]}) as model:
-        assert tokens(model, "one") != tokens(model, None)
+def test_the_scores_are_those_of_the_merged_model_beside_others_too(
+    model: TextGenerator, base: Path, folders: dict[str, Path]
+) -> None:
+    import torch
+
+    for name, folder in folders.items():
+        model.load_adapter(name, folder)
+    engine: Any = model._ready().engine
+    wanted: dict[str | None, Any] = {name: merged(base, folder) for name, folder in folders.items()}
+    wanted[None] = merged(base, folders["one"], 0)
+    found: dict[str | None, Any] = {}
+
+    def ask(name: str | None) -> None:
+        said = GenerationOptions(temperature=0, max_new_tokens=16, min_new_tokens=16, adapter=name, logprobs=5)
+        found[name] = model.generate(PROMPT, said).choices[0]
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in wanted]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ids = engine.encode(PROMPT, special_tokens=True)
+    for name, plain in wanted.items():
+        with torch.inference_mode():
+            logs = plain(torch.tensor([[*ids, *found[name].token_ids]])).logits[0].log_softmax(-1)
+        for at, said in enumerate(found[name].logprobs):
+            row = logs[len(ids) - 1 + at]
+            for token, value in (*said.alternatives, (said.token_id, said.logprob)):
+                assert value == pytest.approx(row[token].item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", [None, "int8", "int4"])
+def test_packed_weights_take_adapters(kind: str | None) -> None:
+    import torch
+    from torch import nn
+
+    from tabml.text._torch.adapters import Adapter, Rows, put_into
+    from tabml.text._torch.packing import pack
+
+    torch.manual_seed(0)
+    dtype = torch.float32 if kind is None else torch.bfloat16
+    model = nn.ModuleDict({"inner": nn.Linear(64, 96, dtype=dtype)}).requires_grad_(False)
+    pack(model, kind)
+    packed, rows = model["inner"], Rows()
+    assert type(packed) is not nn.Linear
+    adapters = [
+        Adapter(name, {"inner": (torch.randn(64, 4, dtype=dtype), torch.randn(4, 96, dtype=dtype))}) for name in "ab"
+    ]
+    for adapter in adapters:
+        put_into(model, adapter, rows)
+    x = torch.randn(4, 3, 64, dtype=dtype)
+    chosen = [adapters[0], None, adapters[1], adapters[0]]
+    with torch.inference_mode():
+        rows.choose(chosen)
+        found = model["inner"](x)
+        for row, adapter in enumerate(chosen):
+            wanted = packed(x)[row]
+            if adapter is not None:
+                down, up = adapter.layers["inner"]
+                wanted = wanted + x[row] @ down @ up
+            torch.testing.assert_close(found[row], wanted)
+        rows.choose([adapters[1]] * 4)
+        down, up = adapters[1].layers["inner"]
+        torch.testing.assert_close(model["inner"](x), packed(x) + x @ down @ up)
+
+
+def test_a_quantised_model_runs_them(base: Path, tmp_path: Path) -> None:
+    import torch
+    import transformers
+
+    from tabml.text._torch.packing import Int8Linear
+
+    wide = transformers.AutoConfig.from_pretrained(base, hidden_size=64, head_dim=32)
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(wide).save_pretrained(tmp_path / "wide")
+    transformers.AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "wide")
+    folder = write(tmp_path / "mine", tmp_path / "wide", 1)
+    with TextGenerator(tmp_path / "wide", quantization="int8", adapters={"mine": folder}) as model:
+        engine: Any = model._ready().engine
+        assert type(engine._model.model.layers[0].self_attn.q_proj.inner) is Int8Linear
+        assert tokens(model, "mine") != tokens(model, None)
+
+
+def test_a_half_precision_file_is_scaled_in_full_precision(base: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from tabml.text._torch.adapters import read_adapter
+    from tabml.text.repository import Repository
+
+    folder = write(tmp_path / "half", base, 4, lora_alpha=7, r=RANK)
+    path = folder / "adapter_model.safetensors"
+    tensors = {key: tensor.bfloat16() for key, tensor in load_file(path).items()}
+    save_file(tensors, path)
+    with TextGenerator(base) as model, Repository(DirectoryProvider(tmp_path), FileRef("half", "x")) as repository:
+        repository.fetch_adapter()
+        engine: Any = model._ready().engine
+        adapter = read_adapter(repository, "half", engine._model)
+    for layer, (down, up) in adapter.layers.items():
+        assert torch.equal(down, tensors[f"base_model.model.{layer}.lora_A.weight"].float().T)
+        assert torch.equal(up, tensors[f"base_model.model.{layer}.lora_B.weight"].float().T * (7 / RANK))
 
 
 @pytest.mark.parametrize("rslora", [False, True])
@@ -210,6 +309,14 @@ REFUSED = [
     ({"rank_pattern": {"q_proj": 9}}, CorruptModelError, "rank 4; adapter_config.json says 9"),
     ({"rank_pattern": {"(a+)+$": 9}}, ModelKindError, "only names of layers"),
     ({"alpha_pattern": [1]}, CorruptModelError, "alpha_pattern"),
+    ({"r": 8}, CorruptModelError, "rank 4; adapter_config.json says 8"),
+    ({"r": 10**9}, CorruptModelError, "r=1000000000 must be a whole number from 1 to"),
+    ({"r": None}, CorruptModelError, "r=None must be a whole number"),
+    ({"rank_pattern": {"q_proj": 0.5}}, CorruptModelError, "rank_pattern of q_proj=0.5 must be a whole number"),
+    ({"lora_bias": True}, ModelKindError, "lora_bias=True"),
+    ({"layer_replication": [[0, 2], [1, 2]]}, ModelKindError, "layer_replication"),
+    ({"target_parameters": ["mlp.experts"]}, ModelKindError, "target_parameters"),
+    ({"init_lora_weights": "pissa_niter_16"}, ModelKindError, "save it as plain LoRA"),
 ]  # fmt: skip
 
 

@@ -5,11 +5,12 @@ Rows of one batch may have different adapters, so nothing is merged; and a packe
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ class Adapter:
     """As requests call it."""
     layers: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     """For each layer Aᵀ (in, r), and scale · Bᵀ (r, out)."""
+    number: int = field(default_factory=itertools.count(1).__next__)
+    """Of this load: another of the same name has another."""
 
 
 class Adapted(nn.Module):
@@ -110,14 +113,14 @@ def _pair(
         raise CorruptModelError(
             f"{name}: {layer!r:.120} has A {tuple(down.shape)} and B {tuple(up.shape)}; the layer is {wide[1]} x {wide[0]}"
         )
-    rank = int(_of_pattern(config.get("rank_pattern"), layer, down.shape[0]))
+    rank = int(_of_pattern(config.get("rank_pattern"), layer, config["r"]))
     if rank != down.shape[0]:
         raise CorruptModelError(f"{name}: {layer!r:.120} has rank {down.shape[0]}; adapter_config.json says {rank}")
     alpha = _of_pattern(config.get("alpha_pattern"), layer, config["lora_alpha"])
     scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     parameter = next(model.parameters())
     place: dict[str, Any] = {"device": parameter.device, "dtype": parameter.dtype}
-    return down.t().to(**place).contiguous(), (up.t() * scale).to(**place).contiguous()
+    return down.t().to(**place).contiguous(), (up.t().float() * scale).to(**place).contiguous()
 
 
 def _of_pattern(pattern: Mapping[str, float] | None, layer: str, usual: float) -> float:

@@ -30,7 +30,8 @@ _STRICT_SIZES = re.compile(
 )
 _SIZES = re.compile(r"(size|dim|position|positions|embeddings?|embd|rank|ctx|width|channels|labels|buckets)s?(_|$)")
 _LAYER = re.compile(r"[\w.]+")
-_MAX_PATTERNS, _MAX_ALPHA = 10_000, 65536
+_MAX_PATTERNS, _MAX_ALPHA, _MAX_RANK = 10_000, 65536, 65536
+_PLAIN_BEGINNINGS = (None, True, False, "gaussian", "orthogonal", "eva")
 _CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
 _ATTENTIONS = (None, "eager", "sdpa")
 
@@ -146,19 +147,35 @@ def check_adapter_config(config: Any, repo: str) -> dict[str, Any]:
     if found.get("peft_type") != "LORA":
         raise ModelKindError(line(f"{name}: peft_type={found.get('peft_type')!r:.40} is not supported; LORA is"))
     for key, plain in (("use_dora", False), ("bias", "none"), ("modules_to_save", None), ("use_qalora", False),
-                       ("alora_invocation_tokens", None), ("trainable_token_indices", None)):  # fmt: skip
+                       ("lora_bias", False), ("alora_invocation_tokens", None), ("trainable_token_indices", None),
+                       ("layer_replication", None), ("target_parameters", None), ("use_bdlora", False),
+                       ("arrow_config", None)):  # fmt: skip
         if found.get(key, plain) not in (plain, None, []):
             raise ModelKindError(line(f"{name}: {key}={found[key]!r:.60} is not supported; plain LoRA is"))
-    for key in ("rank_pattern", "alpha_pattern"):
+    begun = found.get("init_lora_weights")
+    if begun not in _PLAIN_BEGINNINGS:
+        raise ModelKindError(
+            line(
+                f"{name}: init_lora_weights={begun!r:.40} goes with weights of the model that were changed too; save it "
+                "as plain LoRA, in PEFT by path_initial_model_for_weight_conversion"
+            )
+        )
+    for key, check in (("rank_pattern", _check_rank), ("alpha_pattern", _check_alpha)):
         pattern = found.get(key) or {}
         if not isinstance(pattern, dict) or len(pattern) > _MAX_PATTERNS:
             corrupt(name, f"{key}={pattern!r:.60} must map names to numbers")
         for part, value in pattern.items():
             if not _LAYER.fullmatch(part):
                 raise ModelKindError(line(f"{name}: {key} has {part!r:.60}; only names of layers are read"))
-            _check_alpha(name, f"{key} of {part[:60]}", value)
+            check(name, f"{key} of {part[:60]}", value)
+    _check_rank(name, "r", found.get("r"))
     _check_alpha(name, "lora_alpha", found.get("lora_alpha"))
     return found
+
+
+def _check_rank(name: str, key: str, value: Any) -> None:
+    if type(value) is not int or not 1 <= value <= _MAX_RANK:
+        corrupt(name, f"{key}={value!r:.40} must be a whole number from 1 to {_MAX_RANK}")
 
 
 def _check_alpha(name: str, key: str, value: Any) -> None:
