@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -254,6 +256,31 @@ def test_a_half_precision_file_is_scaled_in_full_precision(base: Path, tmp_path:
         assert torch.equal(up, tensors[f"base_model.model.{layer}.lora_B.weight"].float().T * (7 / RANK))
 
 
+def test_one_whose_numbers_overflow_spoils_nobody_elses_answer(
+    model: TextGenerator, base: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = write(tmp_path / "huge", base, 1)
+    path = folder / "adapter_model.safetensors"
+    save_file({key: tensor * 1e30 for key, tensor in load_file(path).items()}, path)
+    model.load_adapter("huge", folder)
+    long = "hello " * 8
+    wanted = [model.generate(prompt, options(None, 60)).choices[0].token_ids for prompt in ("1", long)]
+    for at in range(8):  # more than the slots that are kept, so that theirs are used again
+        model.generate(f"{PROMPT} {at}", options("huge", 60))
+    stream = model.stream("1", options(None, 60))
+    found = list(next(stream).token_ids)
+    beside: list[Any] = []
+    thread = threading.Thread(target=lambda: beside.append(model.generate(long, options(None, 60)).choices[0]))
+    thread.start()
+    for delta in stream:
+        found += delta.token_ids
+    thread.join()
+    assert tuple(found) == wanted[0]
+    assert beside[0].token_ids == wanted[1]
+
+
 @pytest.mark.parametrize("rslora", [False, True])
 def test_the_scale_is_that_of_the_configuration(rslora: bool, base: Path, tmp_path: Path) -> None:
     folder = write(
@@ -296,6 +323,17 @@ def test_adapters_come_through_the_provider_of_the_model(base: Path, folders: di
     for wrong in ("a", "=mine", "a=../x", "a b=mine"):
         with pytest.raises(OptionError, match="adapter"):
             model_spec("base", pipeline="text-generation", options={"adapters": wrong})
+
+
+def test_the_weights_of_one_that_is_unloaded_are_let_go(model: TextGenerator, folders: dict[str, Path]) -> None:
+    model.load_adapter("one", folders["one"])
+    engine: Any = model._ready().engine
+    weights = weakref.ref(next(iter(engine._adapters["one"].layers.values()))[0])
+    tokens(model, "one")
+    model.unload_adapter("one")
+    tokens(model, None)
+    gc.collect()
+    assert weights() is None
 
 
 REFUSED = [

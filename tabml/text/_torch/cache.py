@@ -32,6 +32,7 @@ class SlotCache(Cache):
         super().__init__(layer_class_to_replicate=DynamicLayer)
         self.lengths: list[int] = []
         """Tokens in each slot."""
+        self._written: list[int] = []
         self._keys: list[torch.Tensor | None] = [None] * layers
         self._values: list[torch.Tensor | None] = [None] * layers
         self._most_tokens = most_tokens
@@ -46,12 +47,15 @@ class SlotCache(Cache):
     def add_slot(self) -> int:
         """A further slot, empty."""
         self.lengths.append(0)
+        self._written.append(0)
         return len(self.lengths) - 1
 
     def one(self, slot: int, tokens: int) -> None:
         """The next pass has ``tokens`` further tokens of one sequence."""
         self._slot = slot
-        self._reserve(self.lengths[slot] + tokens)
+        end = self.lengths[slot] + tokens
+        self._reserve(end)
+        self._written[slot] = max(self._written[slot], end)
 
     def many(self, count: int, device: torch.device) -> torch.Tensor:
         """The next pass has one token of each of the first ``count`` slots.
@@ -64,6 +68,8 @@ class SlotCache(Cache):
         lengths = self.lengths[:count]
         self._longest = max(lengths) + 1
         self._reserve(self._longest)
+        for slot, length in enumerate(lengths):
+            self._written[slot] = max(self._written[slot], length + 1)
         self._at = torch.tensor(lengths, device=device)
         self._rows = torch.arange(count, device=device)
         return (torch.arange(self._longest, device=device)[None, :] <= self._at[:, None])[:, None, None, :]
@@ -80,14 +86,28 @@ class SlotCache(Cache):
         """Exchange the content of two slots."""
         if one == other:
             return
-        most = max(self.lengths[one], self.lengths[other])
+        most = max(self._written[one], self._written[other])
         for tensors in (self._keys, self._values):
             for tensor in tensors:
                 if tensor is not None and most:
                     kept = tensor[one, :, :most].clone()
                     tensor[one, :, :most] = tensor[other, :, :most]
                     tensor[other, :, :most] = kept
-        self.lengths[one], self.lengths[other] = self.lengths[other], self.lengths[one]
+        for counts in (self.lengths, self._written):
+            counts[one], counts[other] = counts[other], counts[one]
+
+    def keep(self, slot: int, tokens: int) -> None:
+        """Forget all but the first ``tokens`` of a slot.
+
+        The rest is blanked: a mask makes nothing of a number, but not of what is none, such as an adapter that is
+        broken leaves.
+        """
+        end = self._written[slot]
+        for tensors in (self._keys, self._values):
+            for tensor in tensors:
+                if tensor is not None and end > tokens:
+                    tensor[slot, :, tokens:end] = 0
+        self.lengths[slot] = self._written[slot] = tokens
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Have ``target`` begin with the first ``tokens`` of ``source``."""
@@ -97,6 +117,7 @@ class SlotCache(Cache):
                 if tensor is not None and tokens:
                     tensor[target, :, :tokens] = tensor[source, :, :tokens]
         self.lengths[target] = tokens
+        self._written[target] = max(self._written[target], tokens)
 
     @property
     def bytes_held(self) -> int:

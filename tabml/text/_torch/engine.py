@@ -102,6 +102,11 @@ class _Run:
     def begun(self) -> bool:
         return self.next_token >= 0
 
+    @property
+    def computed_with(self) -> int:
+        """The number of the adapter, 0 for none; a slot keeps it, and not the weights of one that is unloaded."""
+        return self.adapter.number if self.adapter is not None else 0
+
 
 @contextmanager
 def _told(what: str) -> Iterator[None]:
@@ -168,7 +173,7 @@ class TorchEngine:
         self._slots = SlotCache(self._layers, self.context_length)
         self._owners: list[_Run | None] = []
         self._texts: list[list[int]] = []
-        self._kept_with: list[Adapter | None] = []
+        self._kept_with: list[int] = []
         self._adapters: dict[str, Adapter] = {}
         self._rows = Rows()
         self._lock = threading.Condition()
@@ -389,7 +394,7 @@ class TorchEngine:
         prompt = run.request.prompt
         best, common = -1, 0
         for slot, text in enumerate(self._texts):
-            if self._kept_with[slot] is not run.adapter:
+            if self._kept_with[slot] != run.computed_with:
                 continue
             same = _common(text, prompt, len(prompt) - 1)
             if same > common or (same == common and common and self._owners[best] is not None):
@@ -401,9 +406,9 @@ class TorchEngine:
             if best >= 0 and common:
                 self._slots.copy(best, slot, common)
         self._owners[slot] = run
-        self._kept_with[slot] = run.adapter
+        self._kept_with[slot] = run.computed_with
         self._texts[slot] = list(prompt[:common])
-        self._slots.lengths[slot] = common
+        self._slots.keep(slot, common)
         run.slot, run.read = slot, common
         run.request.cached = max(run.request.cached, common)
 
@@ -418,7 +423,7 @@ class TorchEngine:
             return min(idle, key=lambda slot: len(self._texts[slot]))
         self._owners.append(None)
         self._texts.append([])
-        self._kept_with.append(None)
+        self._kept_with.append(0)
         return self._slots.add_slot()
 
     def _read(self, run: _Run) -> None:
