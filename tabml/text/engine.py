@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 EngineName = Literal["torch", "llama.cpp"]
 ENGINES: tuple[EngineName, ...] = ("torch", "llama.cpp")
+NO_BEAMS = "is not possible: answers are streamed; use n with a low temperature"
+"""What every engine says to beam search."""
 
 
 class Engine(Protocol):

@@ -72,7 +72,8 @@ class GenerationOptions:
     stop_token_ids: tuple[int, ...] = ()
     """Tokens that end the answer, beside the model's own."""
     num_beams: int = 1
-    """Beam search, 1 for none: the best of that many answers that grow side by side. Comes in one piece."""
+    """Beam search, 1 for none: answers that are streamed can't have it, and refuse more; use ``n`` with a low
+    ``temperature``."""
     no_repeat_ngram_size: int = 0
     """Sequences of that many tokens come once; 0 for any number."""
     logprobs: int | None = None
@@ -95,8 +96,8 @@ class GenerationOptions:
     """The LoRA adapter to use, by the name it was loaded with."""
     prompt_lookup_tokens: int = 0
     """Up to so many tokens, 0 to 32, are guessed from what is in the prompt and the answer already, and checked at once
-    (Saxena 2023): quicker where an answer quotes its prompt. The text is as it would be without. A hint: torch follows
-    it while no other answer runs."""
+    (Saxena 2023): quicker where an answer quotes its prompt. The text is as it would be without, to the rounding of the
+    computation. A hint: torch follows it while no other answer runs."""
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:

@@ -229,6 +229,11 @@ def test_what_it_cannot_do_is_refused_by_name(options: dict[str, Any], model: Te
         model.generate("x", GenerationOptions(**options))
 
 
+def test_beams_are_not_sent_to_another_engine_that_has_none(model: TextGenerator) -> None:
+    with pytest.raises(OptionError, match=r"num_beams=4 is not possible.*use n with a low temperature"):
+        model.generate("x", GenerationOptions(num_beams=4))
+
+
 def test_a_fixed_number_of_tokens_can_be_had(model: TextGenerator) -> None:
     found = model.chat(
         [{"role": "user", "content": "Say hi."}],

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +318,8 @@ def test_the_context_is_the_limit(engine: Any) -> None:
     for more in ({"stop_token_ids": (10**6,)}, {"logit_bias": {10**6: 1.0}}):
         with pytest.raises(OptionError, match="vocabulary"):
             deltas(engine, [5], GenerationOptions(**more))
+    with pytest.raises(OptionError, match=r"num_beams=4 is not possible.*use n with a low temperature"):
+        deltas(engine, [5], GenerationOptions(num_beams=4))
 
 
 def test_characters_come_whole(engine: Any) -> None:
@@ -379,6 +383,28 @@ def test_guessed_tokens_change_no_text(engine: Any, more: dict[str, Any]) -> Non
     ]
     for mine, theirs in zip(guessed.choices[0].logprobs, plain.choices[0].logprobs, strict=True):
         assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-4)
+
+
+def test_guesses_keep_to_a_grammar(engine: Any) -> None:
+    regex = "(left|right)( (left|right)){11}"
+    prompt = engine.encode("left right left right left right\n")
+    found = {}
+    for most in (0, 8):
+        options = GenerationOptions(temperature=0, max_new_tokens=200, regex=regex, prompt_lookup_tokens=most)
+        found[most] = joined(deltas(engine, prompt, options))
+    assert found[8].text == found[0].text
+    assert re.fullmatch(regex, found[8].text)
+    assert found[8].usage.guessed_tokens > 5
+    assert found[0].usage.guessed_tokens == 0
+
+
+def test_answers_that_run_together_are_the_same_with_fewer_guesses(engine: Any) -> None:
+    prompt = engine.encode(QUOTING)
+    options = GenerationOptions(temperature=0, max_new_tokens=80, min_new_tokens=80, prompt_lookup_tokens=8)
+    alone = joined(deltas(engine, prompt, options))
+    together = joined(deltas(engine, prompt, replace(options, n=2)))
+    assert [choice.token_ids for choice in together.choices] == [alone.choices[0].token_ids] * 2
+    assert together.usage.guessed_tokens < alone.usage.guessed_tokens
 
 
 def test_guessing_saves_passes_and_leaves_a_cache_that_is_right(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ from tabml.files import FileRef, load_catalog
 from tabml.text._llama.native import Event, NativeServer, has_gpu
 from tabml.text._llama.probe import check_loads
 from tabml.text._model import Placement
-from tabml.text.engine import EngineName
+from tabml.text.engine import NO_BEAMS, EngineName
 from tabml.text.grammars import TOO_COMPLICATED, Follower, lark
 from tabml.text.options import GenerationOptions
 from tabml.text.repository import Repository
@@ -326,9 +326,9 @@ class LlamaEngine:
             )
         if any(not 0 <= token < self._vocabulary for token in options.logit_bias or {}):
             raise OptionError(f"logit_bias has tokens beyond the vocabulary of {self._vocabulary}")
-        elsewhere = {
-            "frequency_penalty": 0, "presence_penalty": 0, "no_repeat_ngram_size": 0, "num_beams": 1, "adapter": None,
-        }  # fmt: skip
+        if options.num_beams > 1:
+            raise OptionError(f"num_beams={options.num_beams} {NO_BEAMS}")
+        elsewhere = {"frequency_penalty": 0, "presence_penalty": 0, "no_repeat_ngram_size": 0, "adapter": None}
         for name, off in elsewhere.items():
             if getattr(options, name) != off:
                 raise OptionError(

@@ -26,7 +26,7 @@ from tabml.text._torch.grammar import Grammars
 from tabml.text._torch.lookup import PromptLookup
 from tabml.text._torch.packing import weight_bytes
 from tabml.text._torch.sampling import Sampler, log_probabilities
-from tabml.text.engine import EngineName
+from tabml.text.engine import NO_BEAMS, EngineName
 from tabml.text.grammars import TOO_COMPLICATED
 from tabml.text.options import GenerationOptions
 from tabml.text.repository import Repository
@@ -241,9 +241,7 @@ class TorchEngine:
         if max(prompt) >= self._vocabulary or min(prompt) < 0:
             raise OptionError(f"prompt has tokens beyond the vocabulary of {self._vocabulary}")
         if options.num_beams > 1:
-            raise OptionError(
-                f"num_beams={options.num_beams} is not possible here: answers are streamed; use n instead"
-            )
+            raise OptionError(f"num_beams={options.num_beams} {NO_BEAMS}")
         adapter = self._adapter(options.adapter) if options.adapter is not None else None
         end_ids = tuple(dict.fromkeys((*self._end_ids, *options.stop_token_ids)))
         bad = tuple(tuple(self.encode(each)) for word in options.bad_words for each in (word, f" {word}"))
