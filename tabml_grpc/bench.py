@@ -1,11 +1,12 @@
 """The wire's part of ``tabml bench``, each in a process of its own: JSON on stdout.
 
 ``serve FOLDER`` is a parent that serves files, until stdin ends; ``load`` and ``transfer ADDRESS`` fetch from it; ``wire
-FOLDER TOKENS TURNS`` compares a server with the library.
+FOLDER TOKENS TURNS`` compares a server with the library; ``nothing`` is a server that only answers.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import statistics
@@ -30,6 +31,7 @@ from tabml_grpc.parent import ParentFiles
 from tabml_grpc.v1 import files_pb2, text_pb2
 
 _CHUNK = 1 << 20
+_PACE_S, _TOKEN_BYTES = 0.002, 32
 _READ, _LIST = "/tabml.v1.ModelFileService/ReadFile", "/tabml.v1.ModelFileService/ListFiles"
 
 
@@ -98,18 +100,64 @@ class Bare:
         return FileStream(message.data for message in call(files_pb2.ReadFileRequest(model_id=ref.repo, path=ref.path)))
 
 
+class Nothing(grpc.GenericRpcHandler):
+    """The floor: a server of grpc.aio that answers with so many bytes, at once or as a stream of them at a token's pace."""
+
+    def service(self, details: Any) -> Any:
+        """The handler of a method: ``/Stream`` or any other."""
+        if details.method.endswith("/Stream"):
+            return grpc.unary_stream_rpc_method_handler(self._stream)
+        return grpc.unary_unary_rpc_method_handler(self._answer)
+
+    async def _stream(self, request: bytes, context: Any) -> None:
+        for _ in range(int(request)):
+            await asyncio.sleep(_PACE_S)
+            await context.write(bytes(_TOKEN_BYTES))
+
+    async def _answer(self, request: bytes, context: Any) -> bytes:
+        return bytes(int(request[:16]))
+
+
+async def serve_nothing() -> None:
+    """Serve :class:`Nothing` until killed; the address is the only line of stdout."""
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Nothing(),))
+    print(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}", flush=True)
+    await server.start()
+    await server.wait_for_termination()
+
+
 @contextmanager
-def _server(root: Path) -> Iterator[tuple[grpc.Channel, int]]:
-    """A server on a folder's models: a channel to it, and its process."""
-    command = [sys.executable, "-m", "tabml_grpc", "--port", "0", "--files", f"dir:{root}"]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as server:
+def _started(*command: str) -> Iterator[tuple[grpc.Channel, int]]:
+    """A server that says its address on stdout: a channel to it, and its process."""
+    with subprocess.Popen(
+        [sys.executable, "-m", *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as server:
         assert server.stdout is not None
         try:
-            ready = json.loads(server.stdout.readline().removeprefix("TABML/1 READY "))
-            with grpc.insecure_channel(ready["address"]) as channel:
+            said = server.stdout.readline().strip()
+            address = json.loads(said.partition("READY ")[2])["address"] if "READY" in said else said
+            with grpc.insecure_channel(address) as channel:
                 yield channel, server.pid
         finally:
             server.kill()
+
+
+def _floor(tokens: int, rounds: int) -> tuple[float, float]:
+    """Processor milliseconds of both sides, of a message of a stream and of a reply of 64 vectors, with nothing around."""
+    request = b"%016d" % (64 * 768 * 4) + bytes(64 * 8)
+    with _started("tabml_grpc.bench", "nothing", "") as (channel, pid):
+        stream: Any = channel.unary_stream("/bare/Stream", bytes, bytes)
+        answer: Any = channel.unary_unary("/bare/Answer", bytes, bytes)
+        works = ((lambda: list(stream(b"%d" % tokens)), rounds), (lambda: answer(request), 10 * rounds))
+        found = []
+        for work, count in works:
+            work()
+            before = _processor_s(pid)
+            for _ in range(count):
+                work()
+            found.append(1e3 * (_processor_s(pid) - before) / count)
+    return found[0] / tokens, found[1]
 
 
 def _processor_s(pid: int) -> float:
@@ -140,8 +188,9 @@ def wire(root: Path, tokens: int, turns: int) -> Iterator[Row]:
     options = GenerationOptions(temperature=0, max_new_tokens=tokens, min_new_tokens=tokens)
     sampling = text_pb2.Sampling(temperature=0, max_new_tokens=tokens, min_new_tokens=tokens)
     texts = [f"w{number} w2" for number in range(1, 65)]
+    a_message, a_reply = _floor(tokens, 10 * turns)
     with (
-        _server(root) as (channel, pid),
+        _started("tabml_grpc", "--port", "0", "--files", f"dir:{root}") as (channel, pid),
         TextGenerator(root / "chat") as generator,
         TextEmbedder(root / "embed") as embedder,
     ):
@@ -168,7 +217,7 @@ def wire(root: Path, tokens: int, turns: int) -> Iterator[Row]:
             10 * turns,
             pid,
         )
-        yield from _rows(found, "stream over the wire", "ms a token", tokens)
+        yield from _rows(found, "stream over the wire", "ms a token", tokens, a_message)
         embed = channel.unary_unary(
             "/tabml.v1.TextService/Embed", text_pb2.EmbedRequest.SerializeToString, text_pb2.EmbedResponse.FromString
         )
@@ -186,10 +235,10 @@ def wire(root: Path, tokens: int, turns: int) -> Iterator[Row]:
             100 * turns,
             pid,
         )
-        yield from _rows(found, "64 vectors over the wire", "ms a reply", 1)
+        yield from _rows(found, "64 vectors over the wire", "ms a reply", 1, a_reply)
 
 
-def _rows(found: dict[str, Any], case: str, unit: str, count: int) -> Iterator[Row]:
+def _rows(found: dict[str, Any], case: str, unit: str, count: int, floor: float) -> Iterator[Row]:
     for name, (whole, added, work) in found.items():
         if not name:
             yield Row(case=case, name="tabml in process", value=whole / count, unit=unit)
@@ -197,7 +246,7 @@ def _rows(found: dict[str, Any], case: str, unit: str, count: int) -> Iterator[R
         yield Row(
             case=case, name=f"tabml {name}", value=whole / count, unit=unit, peer="tabml in process",
             ratio=whole / found[""][0],
-            note=f"added {added / count:.3f} ms, processor {work / count:.3f} ms",
+            note=f"added {added / count:.3f} ms; processor {work / count:.3f} ms, of which bare grpc.aio {floor:.3f} ms",
         )  # fmt: skip
 
 
@@ -205,6 +254,8 @@ def main(command: str, where: str, *numbers: str) -> None:
     """Do one of these."""
     if command == "serve":
         serve(Path(where))
+    elif command == "nothing":
+        asyncio.run(serve_nothing())
     elif command == "wire":
         print(json.dumps([row.to_dict() for row in wire(Path(where), *map(int, numbers))]))
     else:

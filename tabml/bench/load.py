@@ -89,14 +89,14 @@ def _memory_files() -> int:
 
 
 def measured(work: Callable[[], Any]) -> dict[str, float]:
-    """Seconds and bytes of a work that loads; the libraries are imported before."""
+    """Seconds, seconds of processors and bytes of a work that loads; the libraries are imported before."""
     with text_extra():
         import tabml.bench.peers  # noqa: F401
-    memory, began = Memory(), time.perf_counter()
+    memory, began, busy = Memory(), time.perf_counter(), time.process_time()
     kept = work()
-    seconds = time.perf_counter() - began
+    seconds, processor = time.perf_counter() - began, time.process_time() - busy
     del kept
-    return {"seconds": seconds, "bytes": memory.end()}
+    return {"seconds": seconds, "processor": processor, "bytes": memory.end()}
 
 
 def first_token(model: TextGenerator) -> TextGenerator:
@@ -176,12 +176,13 @@ def measure(weights: int, turns: int) -> Iterator[Row]:
         "streamed": ("bare transfer + from_pretrained", seconds["transfer"] + seconds["plain"]),
         "parent": ("bare transfer + from_pretrained", seconds["parent transfer"] + seconds["plain"]),
     }
-    note = f"{size / 1e9:.2f} GB of weights"
+    busy = {name: f"processor {values['processor']:.2f} s" for name, values in middle.items()}
+    note = f"{busy['plain']}; {size / 1e9:.2f} GB of weights"
     yield Row(case="load", name="from_pretrained", value=seconds["plain"], unit="s to the first token", note=note)
     for name, (peer, limit) in peers.items():
         yield Row(
             case="load", name=f"tabml {name}", value=seconds[name], unit="s to the first token", peer=peer,
-            ratio=seconds[name] / limit,
+            ratio=seconds[name] / limit, note=busy[name],
         )  # fmt: skip
     for name in ("plain", *peers):
         peak = middle[name]["bytes"]

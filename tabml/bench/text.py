@@ -53,6 +53,8 @@ class Effort:
 
     turns: int = 3
     """Counted turns; figures are their median."""
+    long_turns: int = 2
+    """Those of cases whose turns take long."""
     tokens: int = 48
     """Of one stream."""
     chat_tokens: int = 20
@@ -72,7 +74,7 @@ class Effort:
 
 
 QUICK = Effort(
-    turns=1, tokens=12, chat_tokens=4, talk=3, text_chars=800, texts=100, requests=48, load_bytes=120_000_000, wire_tokens=100
+    turns=1, long_turns=1, tokens=12, chat_tokens=4, talk=3, text_chars=800, texts=100, requests=48, load_bytes=120_000_000, wire_tokens=100
 )  # fmt: skip
 """A minute instead of six; its figures scatter."""
 
@@ -295,7 +297,7 @@ def chats(subjects: Subjects, effort: Effort) -> Iterator[Row]:
         )
 
     works = {"transformers": lambda: _together(lambda prompt: plain.generate(prompt, effort.chat_tokens), prompts)}
-    found = medians({**works, **{name: ours(name) for name in firsts}}, effort.turns)
+    found = medians({**works, **{name: ours(name) for name in firsts}}, effort.long_turns)
     for name, seconds in found.items():
         speed, mine = len(prompts) * effort.chat_tokens / seconds, name in firsts
         note = (
@@ -340,7 +342,7 @@ def texts(subjects: Subjects, effort: Effort) -> Iterator[Row]:
     given, plain = mixed_texts(effort.texts), subjects.plain_embedder
     with TextEmbedder(subjects.embedder) as model:
         works = {"encode": lambda: plain.embed(given), "tabml": lambda: model.embed(given, truncate=True)}
-        found = medians(works, effort.turns)
+        found = medians(works, effort.long_turns)
         apart = float(abs(plain.embed(given) - model.embed(given, truncate=True).vectors).max())
     yield Row(
         case="texts", name="encode", value=effort.texts / found["encode"], unit="texts/s", note=f"{len(given)} texts"
@@ -377,7 +379,7 @@ def clients(subjects: Subjects, effort: Effort) -> Iterator[Row]:
 
 def loads(subjects: Subjects, effort: Effort) -> Iterator[Row]:
     """The load of a large sharded model; see :mod:`tabml.bench.load`."""
-    return load.measure(effort.load_bytes, effort.turns)
+    return load.measure(effort.load_bytes, effort.long_turns)
 
 
 def wires(subjects: Subjects, effort: Effort) -> Iterator[Row]:

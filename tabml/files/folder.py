@@ -82,12 +82,13 @@ class Snapshot:
             raise ModelFileNotFoundError(f"{self._repo} has no file that matches {glob!r}")
         return found
 
-    def add(self, names: Iterable[str] = (), *, optional: Iterable[str] = ()) -> None:
+    def add(self, names: Iterable[str] = (), *, optional: Iterable[str] = (), at_once: int = _AT_ONCE) -> None:
         """Put files into the folder, several at a time.
 
         Args:
             names: Files that must be there.
             optional: Files that may be missing.
+            at_once: How many are on their way at a time; each large one needs buffers.
 
         Raises:
             ModelFileNotFoundError: a file is missing.
@@ -102,7 +103,7 @@ class Snapshot:
             for name, ref in refs.items():
                 self._add(ref, wanted[name])
             return
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fetch") as threads:
+        with ThreadPoolExecutor(at_once, thread_name_prefix="fetch") as threads:
             jobs = [threads.submit(self._add, ref, wanted[name]) for name, ref in refs.items()]
             try:
                 for job in jobs:

@@ -28,6 +28,7 @@ GGUF_LISTS = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
 _CONFIGS = ("config.json", "generation_config.json")
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
+_SHARDS_AT_ONCE = 2  # one fills the gaps of the other; more are slower, and their buffers are memory
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "model.ckpt", "flax_model.msgpack")
 
 
@@ -142,7 +143,7 @@ class Repository:
         self._folder.add(optional=[index])
         if index in self._folder:
             shards = [self.own(shard) for shard in checks.check_index(self.json(index), self.name)]
-            self._folder.add(shards)
+            self._folder.add(shards, at_once=_SHARDS_AT_ONCE)
         else:
             self._folder.add(optional=[whole])
             shards = [whole]

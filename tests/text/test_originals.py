@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,6 +70,25 @@ def test_two_models_over_the_same_held_files_are_both_right(root: Path) -> None:
     held = HeldFiles(ResidentFiles(Bytes(root)))
     with TextGenerator("model", files=held).load() as first, TextGenerator("model", files=held) as second:
         assert second.generate(PROMPT, GREEDY).choices == first.generate(PROMPT, GREEDY).choices
+
+
+def test_no_more_than_two_shards_are_on_their_way(root: Path) -> None:
+    running, most, opened = [0], [0], []
+
+    class Counted(Bytes):
+        def open(self, ref: FileRef) -> FileStream:
+            if ref.path.endswith(".safetensors"):
+                opened.append(ref.path)
+                running[0] += 1
+                most[0] = max(most[0], running[0])
+                time.sleep(0.05)
+                running[0] -= 1
+            return super().open(ref)
+
+    with TextGenerator("model", files=Counted(root)) as model:
+        model.load()
+    assert len(opened) == len(list((root / "model").glob("*.safetensors")))
+    assert most[0] <= 2
 
 
 def test_a_load_from_memory_needs_the_weights_once(run_python: Callable[..., Any], tmp_path: Path) -> None:
