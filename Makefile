@@ -13,7 +13,7 @@ PROTO_OUT ?= .
 help:
 	@echo "make demo    install, fetch the models, annotate a real photograph"
 	@echo "make test    lint, types, layers, all tests"
-	@echo "make bench   measure against plain MediaPipe, and the server against the library"
+	@echo "make bench   measure against the plain libraries, and the server against the library"
 	@echo "make soak    the long runs"
 	@echo "make protos  generate the Python code of the wire contract anew"
 	@echo "make clean   remove the virtual environment"

@@ -66,7 +66,8 @@ class GenerationOptions:
     min_new_tokens: int = 0
     """The shortest answer: before it, the model can't end."""
     seed: int | None = None
-    """The same seed gives the same text on the same device and engine; 0 to 2^63 - 1."""
+    """The same seed gives the same text on the same device and engine, with llama.cpp while no other answer runs; 0 to
+    2^63 - 1."""
     stop: tuple[str, ...] = ()
     """Texts that end the answer; they are not part of it."""
     stop_token_ids: tuple[int, ...] = ()
