@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
     for name, (_, recipe) in MODELS.items():
         tiny.build(getattr(tiny, recipe), root / name)
+    tiny.build(tiny.llama_chat, root / "org/adapted")
+    tiny.lora(root / "org/mine", root / "org/adapted", 1)
     return root
 
 
@@ -181,6 +184,32 @@ def test_what_is_wrong_gets_its_status(text: Any, transformers: Any) -> None:
     with fails(S.INVALID_ARGUMENT):
         metadata = (("tabml-options-bin", b"\xff\xff"),)
         list(transformers.GenerateText(ml.TextRequest(prompt="x", model="org/chat"), metadata=metadata))
+
+
+def test_adapters_are_loaded_with_a_model_and_chosen_by_a_call(server: Child, text: Any, folder: Path) -> None:
+    server.models.LoadModel(
+        ml.LoadModelRequest(
+            model_id="org/adapted", pipeline_type="text-generation", options={"adapters": "mine=org/mine"}
+        ),
+        timeout=120,
+    )
+    with TextGenerator(folder / "org" / "adapted", adapters={"mine": folder / "org" / "mine"}) as model:
+        wanted = {name: model.generate("hello", replace(GREEDY, adapter=name or None)).text for name in ("", "mine")}
+    assert wanted[""] != wanted["mine"]
+    for name, expected in wanted.items():
+        sampling = text_pb2.Sampling(temperature=0, max_new_tokens=12, adapter=name or None)
+        assert (
+            whole(text.Generate(text_pb2.GenerateRequest(model="org/adapted", prompt="hello", sampling=sampling))).text
+            == expected
+        )
+    with fails(S.INVALID_ARGUMENT, "adapter='yours' is not loaded; there are: mine"):
+        list(
+            text.Generate(
+                text_pb2.GenerateRequest(
+                    model="org/adapted", prompt="hello", sampling=text_pb2.Sampling(adapter="yours")
+                )
+            )
+        )
 
 
 def test_a_load_that_does_not_fit_says_so(server: Child) -> None:

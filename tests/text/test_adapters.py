@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import math
 import threading
 import weakref
@@ -21,37 +20,13 @@ from tabml.text import GenerationOptions, TextGenerator
 
 RANK, ALPHA = 4, 16
 PROMPT = "the quick brown fox"
-TARGETS = ("q_proj", "v_proj", "down_proj")
 
 
-def write(folder: Path, base: Path, seed: int, *, rename: Callable[[str], str] = str, **config: Any) -> Path:
+def write(folder: Path, base: Path, seed: int, **more: Any) -> Path:
     """An adapter of random matrices for a tiny model."""
-    import torch
-    from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM
+    import tiny
 
-    noise = torch.Generator().manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(base)
-    tensors = {}
-    for name, layer in model.named_modules():
-        if name.endswith(TARGETS) or (name.endswith("c_attn") and "c_attn" in config.get("target_modules", ())):
-            out, wide = (layer.nf, layer.nx) if hasattr(layer, "nf") else layer.weight.shape
-            key = rename(f"base_model.model.{name}")
-            tensors[f"{key}.lora_A.weight"] = torch.randn(RANK, wide, generator=noise) * 0.3
-            tensors[f"{key}.lora_B.weight"] = torch.randn(out, RANK, generator=noise) * 0.3
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    said = {
-        "peft_type": "LORA",
-        "r": RANK,
-        "lora_alpha": ALPHA,
-        "target_modules": list(TARGETS),
-        "bias": "none",
-        "base_model_name_or_path": "/nowhere/at/all",
-        **config,
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(said))
-    return folder
+    return Path(tiny.lora(folder, base, seed, rank=RANK, alpha=ALPHA, **more))
 
 
 def merged(base: Path, adapter: Path, scale: float = ALPHA / RANK) -> Any:
@@ -119,7 +94,7 @@ def test_an_adapter_says_what_the_merged_model_says(model: TextGenerator, base: 
 
 def test_adapters_of_conv1d_layers_are_read_too(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     base = tiny("gpt2")
-    folder = write(tmp_path / "gpt", base, 5, target_modules=["c_attn"])
+    folder = write(tmp_path / "gpt", base, 5)
     with TextGenerator(base, adapters={"mine": folder}) as model:
         engine: Any = model._ready().engine
         assert tokens(model, "mine") == expected(merged(base, folder), engine.encode(PROMPT, special_tokens=True))
@@ -243,7 +218,7 @@ def test_a_half_precision_file_is_scaled_in_full_precision(base: Path, tmp_path:
     from tabml.text._torch.adapters import read_adapter
     from tabml.text.repository import Repository
 
-    folder = write(tmp_path / "half", base, 4, lora_alpha=7, r=RANK)
+    folder = write(tmp_path / "half", base, 4, lora_alpha=7)
     path = folder / "adapter_model.safetensors"
     tensors = {key: tensor.bfloat16() for key, tensor in load_file(path).items()}
     save_file(tensors, path)

@@ -14,7 +14,7 @@ import pytest
 from tabml.cli import main
 from tabml.errors import ModelKindError, OptionError, PipelineNotFoundError
 from tabml.pipelines import open_pipeline
-from tabml.text import TextClassifier, TextGenerator
+from tabml.text import GenerationOptions, TextClassifier, TextGenerator
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -39,6 +39,20 @@ def test_a_generation_is_text_or_json(run: Run, tiny: Callable[[str], Path]) -> 
     assert found["usage"]["completion_tokens"] == 6
     code, answer, _ = run("chat", "hi", *arguments, "--json")
     assert json.loads(answer)["choices"][0]["finish_reason"] == "length"
+
+
+def test_an_adapter_is_a_folder(run: Run, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    import tiny as recipes
+
+    base = tiny("llama_chat")
+    folder = recipes.lora(tmp_path / "mine", base, 1)
+    arguments = ["generate", "hello", "--model", base, "--set", "temperature=0", "--set", "max_new_tokens=6"]
+    code, out, err = run(*arguments, "--adapter", folder)
+    assert (code, err) == (0, "")
+    with TextGenerator(base, adapters={"mine": folder}) as model:
+        options = GenerationOptions(temperature=0, max_new_tokens=6, adapter="mine")
+        assert out == model.generate("hello", options).text + "\n"
+    assert run(*arguments)[1] != out
 
 
 def test_a_conversation_goes_on_until_its_end(tiny: Callable[[str], Path]) -> None:

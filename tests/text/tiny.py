@@ -446,6 +446,44 @@ def code_fim(folder: Path) -> None:
     _save(folder, tf.Starcoder2ForCausalLM(config), tokenizer)
 
 
+# ---------------------------------------------------------------------------------------------------- adapters
+_ADAPTED = ("q_proj", "v_proj", "down_proj", "c_attn")
+
+
+def lora(
+    folder: Path,
+    base: Path,
+    seed: int,
+    *,
+    rank: int = 4,
+    alpha: float = 16,
+    rename: Callable[[str], str] = str,
+    **config: Any,
+) -> Path:
+    """A LoRA adapter of random matrices for the model in ``base``, in PEFT's layout."""
+    noise = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, layer in tf.AutoModelForCausalLM.from_pretrained(base).named_modules():
+        if name.endswith(_ADAPTED):
+            out, wide = (layer.nf, layer.nx) if hasattr(layer, "nf") else layer.weight.shape
+            key = rename(f"base_model.model.{name}")
+            tensors[f"{key}.lora_A.weight"] = torch.randn(rank, wide, generator=noise) * 0.3
+            tensors[f"{key}.lora_B.weight"] = torch.randn(out, rank, generator=noise) * 0.3
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    said = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": alpha,
+        "target_modules": list(_ADAPTED),
+        "bias": "none",
+        "base_model_name_or_path": "/nowhere/at/all",
+        **config,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(said))
+    return folder
+
+
 # ---------------------------------------------------------------------------------------------------- saving
 def _save(folder: Path, model: Any, tokenizer: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
