@@ -97,8 +97,8 @@ class GenerationOptions:
     """The LoRA adapter to use, by the name it was loaded with."""
     prompt_lookup_tokens: int = 0
     """Up to so many tokens, 0 to 32, are guessed from what is in the prompt and the answer already, and checked at once
-    (Saxena 2023): quicker where an answer quotes its prompt. The text is as it would be without, to the rounding of the
-    computation. A hint: torch follows it while no other answer runs."""
+    (Saxena 2023): quicker where an answer quotes its prompt. The text is as it would be without, but for the rounding of
+    bfloat16 and float16. A hint: torch follows it while no other answer runs."""
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
