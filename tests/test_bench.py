@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,13 @@ CASES = ("stream", "perplexity", "chats", "talk", "texts", "clients")
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    sys.path.insert(0, str(Path(__file__).parent / "text"))
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import tiny
 
     root = tmp_path_factory.mktemp("models")
     tiny.build(tiny.llama_chat, root / "chat")
     tiny.build(tiny.sentence_bert, root / "embed")
-    yield root
-    sys.path.remove(str(Path(__file__).parent / "text"))
+    return root
 
 
 def test_the_command_shows_a_table_and_writes_json_and_a_picture(

@@ -214,9 +214,14 @@ class TextModel(ABC, Generic[Loaded]):
 
 
 def resolve(
-    model: ModelSource, files: FileProvider | None, revision: str | None, *, begin: str = "config.json"
+    model: ModelSource,
+    files: FileProvider | None,
+    revision: str | None,
+    *,
+    begin: str = "config.json",
+    what: str = "model",
 ) -> tuple[FileProvider, FileRef]:
-    """The provider, and the file that the model begins with, which in a folder is ``begin``."""
+    """The provider, and the file that the model begins with, which in a folder is ``begin``; ``what`` it is, for messages."""
     if isinstance(model, FileRef):
         return files or default_provider(), model
     if isinstance(model, os.PathLike):
@@ -225,14 +230,14 @@ def resolve(
             return DirectoryProvider(path.parent), FileRef(path.name, begin)
         if path.is_file():
             return DirectoryProvider(path.parent.parent), FileRef(path.parent.name, path.name)
-        raise ModelFileNotFoundError(f"model={str(path)!r} is neither a folder nor a file")
+        raise ModelFileNotFoundError(f"{what}={str(path)!r} is neither a folder nor a file")
     if not isinstance(model, str):
-        raise OptionError(f"model={model!r:.80} must be a name, a Path or a FileRef")
+        raise OptionError(f"{what}={model!r:.80} must be a name, a Path or a FileRef")
     known = load_catalog().get(model)
     if known is not None:
         return files or default_provider(), FileRef(model, known.file, revision)
     if files is None:
         raise ModelFileNotFoundError(
-            f"model={model[:80]!r} is not in the catalog; give a Path, or files=open_provider('hub:')"
+            f"{what}={model[:80]!r} is not in the catalog; give a Path, or files=open_provider('hub:')"
         )
     return files, FileRef(model, begin, revision)

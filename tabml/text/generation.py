@@ -128,7 +128,7 @@ class TextGenerator(TextModel[_Open]):
         repository.fetch_weights()
         if self._engine == "llama.cpp" or (self._engine == "auto" and self._llama_fits()):
             with llama_extra():
-                from tabml.text._llama.engine import load_engine
+                from tabml.text._llama.loading import load_engine
             return load_engine(repository, self._placement, context_length=self._context_length)
         with text_extra():
             from tabml.text._torch.causal import load_gguf_engine
@@ -199,7 +199,7 @@ class TextGenerator(TextModel[_Open]):
     ) -> None:
         if not isinstance(engine, Adapting):
             raise OptionError(f"adapters are not possible with {engine.name}; use engine='torch'")
-        with Repository(*resolve(adapter, files, revision, begin=ADAPTER_CONFIG)) as repository:
+        with Repository(*resolve(adapter, files, revision, begin=ADAPTER_CONFIG, what="adapter")) as repository:
             repository.fetch_adapter()
             engine.load_adapter(repository, name)
 

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import TypeVar
-
-Value = TypeVar("Value")
+from collections.abc import Callable, Sequence
 
 _CONTEXT = 6
 _MOST_PENDING = 8
 _BROKEN = "\ufffd"
-
-
-def begun(source: Generator[Value | None]) -> Iterator[Value]:
-    """A generator that has run up to a first ``yield None``: from now on, closing it runs its ``finally``.
-
-    One that was closed or dropped before its first value would not, and what it has started would go on.
-    """
-    next(source)
-    return source  # type: ignore[return-value]
 
 
 class Detokenizer:

@@ -53,10 +53,8 @@ def model_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
         (folder / name / find(name).file).write_bytes(load_model(name))
     (folder / "chatter").mkdir()
-    sys.path.insert(0, str(Path(__file__).parents[1] / "text"))
     import tiny_gguf
 
-    sys.path.pop(0)
     tiny_gguf.write(folder / "chatter" / "model.gguf")
     return folder
 

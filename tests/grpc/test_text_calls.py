@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -38,10 +37,8 @@ MODELS = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny models as repositories of one folder."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "text"))
     import tiny
 
-    sys.path.pop(0)
     root = tmp_path_factory.mktemp("models")
     for name, (_, recipe) in MODELS.items():
         tiny.build(getattr(tiny, recipe), root / name)

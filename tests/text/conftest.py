@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -20,9 +19,8 @@ TinyModels = Callable[[str], Path]
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyModels]:
-    """The folder of a tiny model, by the name of its recipe in ``tiny.py``."""
-    sys.path.insert(0, str(Path(__file__).parent))
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
+    """The folder of a tiny model, by the name of its recipe in ``tests/recipes/tiny.py``."""
     import tiny as recipes
 
     built: dict[str, Path] = {}
@@ -33,8 +31,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyModels]:
             built[name] = recipes.build(getattr(recipes, name), root / name)
         return built[name]
 
-    yield find
-    sys.path.remove(str(Path(__file__).parent))
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -363,6 +363,8 @@ def test_one_for_another_model_is_refused(model: TextGenerator, base: Path, tmp_
         model.load_adapter("far", far)
     with pytest.raises(ModelFileNotFoundError):
         model.load_adapter("none", tmp_path / "nowhere")
+    with pytest.raises(ModelFileNotFoundError, match="adapter='/nowhere' is neither a folder nor a file"):
+        model.load_adapter("none", Path("/nowhere"))
     for name in ("", "a b", "x" * 65, None):
         with pytest.raises(OptionError, match="adapter="):
             model.load_adapter(name, far)  # type: ignore[arg-type]

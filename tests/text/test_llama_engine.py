@@ -17,6 +17,7 @@ import pytest
 from tabml.cancellation import Cancellation
 from tabml.errors import (
     CallCancelledError,
+    CapacityError,
     CorruptModelError,
     MissingExtraError,
     ModelClosedError,
@@ -55,12 +56,10 @@ def other() -> Iterator[TextGenerator]:
 
 
 @pytest.fixture(scope="module")
-def write(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
-    sys.path.insert(0, str(Path(__file__).parent))
+def write(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     import tiny_gguf
 
-    yield lambda **changes: tiny_gguf.write(tmp_path_factory.mktemp("gguf") / "model.gguf", **changes)
-    sys.path.remove(str(Path(__file__).parent))
+    return lambda **changes: tiny_gguf.write(tmp_path_factory.mktemp("gguf") / "model.gguf", **changes)
 
 
 @pytest.mark.parametrize("special_tokens", [False, True])
@@ -373,11 +372,15 @@ import os
 from pathlib import Path
 from tabml.text import TextGenerator
 def ports():
-    return [line.split()[3] for name in ("tcp", "tcp6") for line in Path("/proc/self/net/" + name).read_text().splitlines()]
-before = ports().count("0A")
+    links = [os.readlink(f"/proc/self/fd/{{fd}}") for fd in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{{fd}}")]
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/self/net/" + name).read_text().splitlines()]
+    return [line[1] for line in lines if line[3] == "0A" and f"socket:[{{line[9]}}]" in links]
+import socket
+with socket.create_server(("127.0.0.1", 0)):
+    assert len(ports()) == 1
 with TextGenerator(Path({str(write())!r}), engine="llama.cpp") as model:
     model.generate("ab")
-    print(ports().count("0A") - before, os.listdir({str(tmp_path)!r}))
+    print(len(ports()), os.listdir({str(tmp_path)!r}))
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=100,
@@ -455,10 +458,19 @@ def test_a_file_that_lies_ends_no_process_but_its_own(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_probe_would_find_nothing_wrong_with_a_good_file(write: Callable[..., Path]) -> None:
+def test_the_probe_finds_nothing_wrong_with_a_good_file(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tabml.text._llama.probe import check_loads
 
     check_loads(write(), "good")
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", "/bin/false")
+        with pytest.raises(ModelLoadError, match="good: it can't be tried in a process of its own"):
+            check_loads(write(), "good")
+        patched.setattr(sys, "executable", "/nowhere")
+        with pytest.raises(CapacityError, match="no process can be started to try good"):
+            check_loads(write(), "good")
     cancelled = Cancellation()
     cancelled.cancel()
     with cancelled.bound(), pytest.raises(CallCancelledError):
@@ -473,6 +485,7 @@ def test_options_that_do_not_go_with_it_are_refused(write: Callable[..., Path], 
         ({"context_length": 4096}, "at most 128"),
         ({"context_length": 1}, "context_length=1 must be"),
         ({"device": "cuda"}, "no GPU"),
+        ({"device": "cuda:1"}, "which takes all; use 'cuda'"),
     ):
         with pytest.raises(OptionError, match=said):
             TextGenerator(path, engine="llama.cpp", **options).load()  # type: ignore[arg-type]
@@ -494,7 +507,7 @@ def test_without_it_auto_takes_torch_and_its_name_says_what_to_install(
 
 
 def test_the_catalog_is_trusted_by_content_not_by_name(write: Callable[..., Path], tmp_path: Path) -> None:
-    from tabml.text._llama.engine import _is_of_catalog
+    from tabml.text._llama.loading import _is_of_catalog
 
     entry = find(NAME)
     genuine = tmp_path / "genuine.gguf"

@@ -7,46 +7,36 @@ llama.cpp ends all answers when it runs out of it. What may be shown of an answe
 from __future__ import annotations
 
 import atexit
-import hashlib
 import os
 import queue
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from tabml.cancellation import Cancellation
 from tabml.errors import (
-    CallCancelledError,
     CapacityError,
     InferenceError,
     ModelClosedError,
     ModelForkedError,
-    ModelKindError,
     OptionError,
 )
-from tabml.files import FileRef, load_catalog
-from tabml.text._llama.native import Event, NativeServer, has_gpu
-from tabml.text._llama.probe import check_loads
-from tabml.text._model import Placement
+from tabml.text._llama.native import Event, NativeServer
+from tabml.text.calls import Answers, handed_over, room_of
 from tabml.text.engine import NO_BEAMS, EngineName
 from tabml.text.grammars import TOO_COMPLICATED, Follower, lark
 from tabml.text.options import GenerationOptions
-from tabml.text.repository import Repository
 from tabml.text.results import Delta, FinishReason, TokenLogprob, Usage
-from tabml.text.streaming import StopScanner, begun
+from tabml.text.streaming import StopScanner
 
 SLOTS = 8
 """Answers that run at a time; the rest wait."""
 MAX_WAITING = 1024
-MAX_CONTEXT = 8192
-"""Tokens of prompts and answers together, unless the user says otherwise: they cost memory from the load on."""
-_LEAST_TRAINED, _MOST_TRAINED = 16, 1 << 24
 _CONTROL = 3
 _SEEDS = (1 << 32) - 1
 _NEVER = False
@@ -77,7 +67,7 @@ class _Request:
     cells: int
     """Of the cache, at the most."""
     choices: list[_Choice]
-    out: queue.SimpleQueue[Delta | BaseException] = field(default_factory=queue.SimpleQueue)
+    out: Answers = field(default_factory=queue.SimpleQueue)
     started: float = field(default_factory=time.monotonic)
     first_token: float | None = None
     cached: int = 0
@@ -86,6 +76,10 @@ class _Request:
     @property
     def over(self) -> bool:
         return self.gone or self.cancellation.cancelled or all(choice.ended for choice in self.choices)
+
+    def leave(self) -> None:
+        """Nobody listens any more."""
+        self.gone = True
 
     @property
     def late(self) -> bool:
@@ -228,32 +222,13 @@ class LlamaEngine:
                 self._workers.append(worker)
                 worker.start()
             self._changed.notify_all()
-        return begun(self._deltas(request))
-
-    def _deltas(self, request: _Request) -> Generator[Delta | None]:
-        forget = request.cancellation.on_cancel(lambda: request.out.put(CallCancelledError("the caller cancelled")))
-        most = request.options.max_time_s
-        try:
-            yield None
-            while True:
-                try:
-                    delta = request.out.get(timeout=most)
-                except queue.Empty:  # a running one ends by itself
-                    most = None
-                    self._give_up(request)
-                    continue
-                if isinstance(delta, BaseException):
-                    request.cancellation.check()
-                    raise delta
-                yield delta
-                if delta.usage is not None:
-                    return
-        finally:
-            request.gone = True
-            forget()
+        return handed_over(
+            request.out, cancellation, request.leave, patience_s=options.max_time_s,
+            give_up=lambda: self._give_up(request),
+        )  # fmt: skip
 
     def _give_up(self, request: _Request) -> None:
-        """End a request that has waited for too long."""
+        """End a request that has waited for too long; one that runs ends by itself."""
         with self._changed:
             if request not in self._waiting:
                 return
@@ -261,16 +236,7 @@ class LlamaEngine:
         request.end_late()
 
     def _request(self, prompt: Sequence[int], options: GenerationOptions, cancellation: Cancellation) -> _Request:
-        if not prompt:
-            raise OptionError("prompt='' must have at least one token")
-        room = (self.context_length - len(prompt)) // options.n
-        if room < 1:
-            raise OptionError(
-                f"prompt has {len(prompt)} tokens; the context of {self.context_length} leaves no room for an answer"
-                + (f" of each n={options.n}" if options.n > 1 else "")
-            )
-        if max(prompt) >= self._vocabulary or min(prompt) < 0:
-            raise OptionError(f"prompt has tokens beyond the vocabulary of {self._vocabulary}")
+        room = room_of(prompt, context_length=self.context_length, vocabulary=self._vocabulary, answers=options.n)
         most = min(options.max_new_tokens, room)
         body = {"prompt": [int(token) for token in prompt], "n_predict": most, **self._body(options, most)}
         grammar = lark(options)
@@ -479,15 +445,6 @@ class LlamaEngine:
         ]
 
 
-def _is_of_catalog(path: Path, ref: FileRef) -> bool:
-    """Whether it is the very file that the catalog knows by this name."""
-    entry = load_catalog().get(ref.repo)
-    if entry is None or entry.file != ref.path:
-        return False
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest() == entry.sha256
-
-
 def _listed(metadata: dict[str, Any], key: str) -> list[Any]:
     values = metadata.get(f"tokenizer.ggml.{key}")
     return values if isinstance(values, list) else []
@@ -498,51 +455,3 @@ def _as_error(told: Event) -> Exception:
     if told.get("code") == 400:
         return OptionError(f"llama.cpp refuses the request: {said}")
     return InferenceError(f"llama.cpp failed: {said}")
-
-
-def load_engine(repository: Repository, placement: Placement, *, context_length: int | None = None) -> LlamaEngine:
-    """An engine for a GGUF file.
-
-    Args:
-        repository: With its file fetched.
-        placement: Where to compute; the file decides how.
-        context_length: Tokens of prompts and answers together; when None the model's own, at most
-            :data:`MAX_CONTEXT`.
-
-    Raises:
-        OptionError: ``placement`` or ``context_length`` is not possible with this file.
-        ModelKindError: the file is a part of a model, or no language model.
-        ModelLoadError: llama.cpp refused it.
-    """
-    for name in ("dtype", "quantization"):
-        if getattr(placement, name) not in (None, "auto"):
-            raise OptionError(
-                f"{name}={getattr(placement, name)!r} does not go with llama.cpp, which computes with the weights as "
-                "the file has them; use engine='torch'"
-            )
-    metadata = repository.metadata
-    architecture = metadata.get("general.architecture")
-    trained = metadata.get(f"{architecture}.context_length")
-    if int(metadata.get("split.count", 0)) > 1:
-        raise ModelKindError(f"{repository.name} is one of several parts of a model; join them with llama-gguf-split")
-    causal = metadata.get(f"{architecture}.attention.causal", True) and str(architecture)[:2] != "t5"
-    if (
-        metadata.get("general.type", "model") != "model"
-        or not causal
-        or not isinstance(trained, int)
-        or not _LEAST_TRAINED <= trained < _MOST_TRAINED
-    ):
-        raise ModelKindError(f"{repository.name} is a GGUF file of {architecture!r:.40}, which is no language model")
-    if context_length is not None and context_length > trained:
-        raise OptionError(f"context_length={context_length} must be at most {trained}, which this model was made for")
-    length = context_length or min(trained, MAX_CONTEXT)
-    gpu = placement.device not in ("cpu", "auto") or (placement.device == "auto" and has_gpu())
-    if gpu and not has_gpu():
-        raise OptionError(
-            f"device={placement.device!r} is not possible: this build of xllamacpp has no GPU; use 'cpu', or install one"
-        )
-    path = repository.path / repository.ref.path
-    if not _is_of_catalog(path, repository.ref):
-        check_loads(path, repository.name)
-    native = NativeServer(path, name=repository.name, context_length=length, slots=SLOTS, gpu=gpu)
-    return LlamaEngine(native, metadata, name=repository.name, context_length=length)

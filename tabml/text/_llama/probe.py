@@ -14,9 +14,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tabml.cancellation import current_cancellation
-from tabml.errors import CapacityError, CorruptModelError, ModelLoadError
+from tabml.errors import CapacityError, CorruptModelError, ModelLoadError, TabmlError
+
+if TYPE_CHECKING:
+    from tabml.text._llama.native import NativeServer
 
 _START_S = 30.0
 _BYTES_A_SECOND = 50 << 20
@@ -35,7 +39,7 @@ def check_loads(path: Path, name: str) -> None:
 
     Raises:
         CorruptModelError: the child died of it, or didn't end.
-        ModelLoadError: llama.cpp refused it.
+        ModelLoadError: llama.cpp refused it, or the child can't run.
         CapacityError: no process can be started.
         CallCancelledError: the current cancellation was set.
     """
@@ -46,7 +50,11 @@ def check_loads(path: Path, name: str) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": folder},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(each or os.getcwd() for each in sys.path),
+                    "TMPDIR": folder,
+                },
             )
         except OSError as problem:
             raise CapacityError(f"no process can be started to try {name}: {problem}") from None
@@ -55,9 +63,11 @@ def check_loads(path: Path, name: str) -> None:
             said = child.stdout.read().decode(errors="replace") if child.stdout is not None else ""
     if child.returncode == _REFUSED:
         raise ModelLoadError(said[:400])
-    if child.returncode:
+    if child.returncode > 0:
+        raise ModelLoadError(f"{name}: it can't be tried in a process of its own (status {child.returncode})")
+    if child.returncode < 0:
         raise CorruptModelError(
-            f"{name}: llama.cpp dies of it (status {child.returncode}); it was tried in a process of its own"
+            f"{name}: llama.cpp dies of it (signal {-child.returncode}); it was tried in a process of its own"
         )
 
 
@@ -83,10 +93,15 @@ def main() -> None:
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        native = NativeServer(Path(sys.argv[1]), name=sys.argv[2], context_length=_CONTEXT, slots=1, gpu=False)
-    except ModelLoadError as problem:
+        _try(NativeServer(Path(sys.argv[1]), name=sys.argv[2], context_length=_CONTEXT, slots=1, gpu=False))
+    except TabmlError as problem:
         os.write(1, str(problem).encode())
         os._exit(_REFUSED)
+    os._exit(0)
+
+
+def _try(native: NativeServer) -> None:
+    """What a file shows its faults by."""
     for text in _TEXTS:
         for special in (False, True):
             ids = native.call("/tokenize", {"content": text, "add_special": special, "parse_special": special})
@@ -94,4 +109,3 @@ def main() -> None:
     first = {"prompt": ids["tokens"] or [0], "n_predict": 4, "stream": True, "n_probs": 2, "ignore_eos": True}
     native.complete(first, lambda _: False)
     native.complete({**first, "grammar": "%llguidance {}\nstart: %json " + json.dumps({})}, lambda _: False)
-    os._exit(0)

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,19 +19,20 @@ from typing import Any
 import torch
 
 from tabml.cancellation import Cancellation
-from tabml.errors import CallCancelledError, CapacityError, InferenceError, ModelClosedError, OptionError
+from tabml.errors import CapacityError, InferenceError, ModelClosedError, OptionError
 from tabml.text._torch.adapters import Adapter, Rows, put_into, read_adapter
 from tabml.text._torch.cache import SlotCache
 from tabml.text._torch.grammar import Grammars
 from tabml.text._torch.lookup import PromptLookup
 from tabml.text._torch.packing import weight_bytes
 from tabml.text._torch.sampling import Sampler, log_probabilities
+from tabml.text.calls import Answers, handed_over, room_of
 from tabml.text.engine import NO_BEAMS, EngineName
 from tabml.text.grammars import TOO_COMPLICATED
 from tabml.text.options import GenerationOptions
 from tabml.text.repository import Repository
 from tabml.text.results import Delta, FinishReason, TokenLogprob, Usage
-from tabml.text.streaming import Detokenizer, StopScanner, begun
+from tabml.text.streaming import Detokenizer, StopScanner
 
 log = logging.getLogger("tabml.text")
 
@@ -51,7 +52,7 @@ class _Request:
     prompt: tuple[int, ...]
     options: GenerationOptions
     cancellation: Cancellation
-    out: queue.SimpleQueue[Delta | BaseException] = field(default_factory=queue.SimpleQueue)
+    out: Answers = field(default_factory=queue.SimpleQueue)
     started: float = field(default_factory=time.monotonic)
     first_token: float | None = None
     cached: int = 0
@@ -59,6 +60,10 @@ class _Request:
     guessed: int = 0
     left: int = 0
     gone: bool = False
+
+    def leave(self) -> None:
+        """Nobody listens any more."""
+        self.gone = True
 
     def late(self, now: float) -> bool:
         """Whether its ``max_time_s`` is over."""
@@ -211,35 +216,11 @@ class TorchEngine:
                 raise CapacityError(f"{len(self._waiting)} answers wait already; try again a little later")
             self._waiting.extend(runs)
             self._lock.notify_all()
-        return begun(self._deltas(request))
-
-    def _deltas(self, request: _Request) -> Generator[Delta | None]:
-        forget = request.cancellation.on_cancel(lambda: request.out.put(CallCancelledError("the caller cancelled")))
-        try:
-            yield None
-            while True:
-                delta = request.out.get()
-                if isinstance(delta, BaseException):
-                    request.cancellation.check()
-                    raise delta
-                yield delta
-                if delta.usage is not None:
-                    return
-        finally:
-            request.gone = True
-            forget()
+        return handed_over(request.out, cancellation, request.leave)
 
     def _runs(self, request: _Request) -> list[_Run]:
         options, prompt = request.options, request.prompt
-        if not prompt:
-            raise OptionError("prompt='' must have at least one token")
-        room = self.context_length - len(prompt)
-        if room < 1:
-            raise OptionError(
-                f"prompt has {len(prompt)} tokens; the context of {self.context_length} leaves no room for an answer"
-            )
-        if max(prompt) >= self._vocabulary or min(prompt) < 0:
-            raise OptionError(f"prompt has tokens beyond the vocabulary of {self._vocabulary}")
+        room = room_of(prompt, context_length=self.context_length, vocabulary=self._vocabulary)
         if options.num_beams > 1:
             raise OptionError(f"num_beams={options.num_beams} {NO_BEAMS}")
         adapter = self._adapter(options.adapter) if options.adapter is not None else None
