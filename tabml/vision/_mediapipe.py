@@ -23,6 +23,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tabml._imports import libc_address, redirect_imports, silence
 from tabml.errors import (
     FrameError,
     FrameTooLargeError,
@@ -32,15 +33,11 @@ from tabml.errors import (
     ModelForkedError,
     ModelLoadError,
 )
-from tabml.vision._imports import libc_address, redirect_imports
 
 Answer = TypeVar("Answer")
 
 ALLOW_NETWORK = "TABML_ALLOW_MEDIAPIPE_NETWORK"
 """Environment variable: 1 lets MediaPipe post its usage record."""
-LOG = "TABML_LOG"
-"""Environment variable: set to anything but an empty string or ``off``, native log lines reach stderr."""
-
 MAX_SIDE = 16_384
 """Pixels; MediaPipe aborts the process from 32,767 on."""
 
@@ -286,7 +283,6 @@ IMAGE_SEGMENTER = TaskKind(prefix="MpImageSegmenter", verb="Segment", result=Ima
 
 _library: ctypes.CDLL | None = None
 _library_lock = threading.Lock()
-_kept: list[object] = []  # what native code points at, for as long as the library lives
 
 
 def library() -> ctypes.CDLL:
@@ -323,8 +319,7 @@ def _open_library() -> ctypes.CDLL:
             "on Debian and Ubuntu run: apt-get install libegl1 libgles2"
         ) from problem
     _cut_off_the_network(loaded)
-    if os.environ.get(LOG, "").lower() in ("", "off"):
-        _silence(loaded)
+    silence(loaded)
     loaded.MpErrorFree.argtypes = (c_void_p,)
     loaded.MpErrorFree.restype = None
     loaded.MpImageFree.argtypes = (c_void_p,)
@@ -352,16 +347,6 @@ def _cut_off_the_network(loaded: ctypes.CDLL) -> None:
             "mediapipe posts a usage record to the network, and on this system tabml can't stop it; "
             f"set {ALLOW_NETWORK}=1 to run it all the same"
         )
-
-
-def _silence(loaded: ctypes.CDLL) -> None:
-    """Give the library a stderr of its own that leads nowhere; the process keeps its own."""
-    libc = ctypes.CDLL(None)
-    libc.fopen.restype = c_void_p
-    nowhere = c_void_p(libc.fopen(os.devnull.encode(), b"we"))
-    if nowhere.value:
-        _kept.append(nowhere)
-        redirect_imports(loaded, {"stderr": ctypes.addressof(nowhere)})
 
 
 class NativeTask:

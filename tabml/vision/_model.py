@@ -8,9 +8,9 @@ import os
 import threading
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from tabml.errors import CorruptModelError, FrameError, FrameOrderError, ModelClosedError, OptionError
 from tabml.files import FileProvider, FileRef, load_model
@@ -19,7 +19,8 @@ from tabml.vision.frame import Frame
 if TYPE_CHECKING:
     from typing import Self
 
-    from tabml.vision._mediapipe import NativeTask
+    import numpy as np
+    from numpy.typing import NDArray
 
 Result = TypeVar("Result")
 ModelSource = str | os.PathLike[str] | FileRef
@@ -64,6 +65,18 @@ def one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
+class Task(Protocol):
+    """What answers for a model: one of MediaPipe's tasks, or graphs of ours on LiteRT."""
+
+    def run(self, pixels: NDArray[np.uint8], convert: Callable[[Any], Result], *, after_ms: int = 33) -> Result:
+        """``convert`` of what is found in one picture; see :class:`tabml.vision._mediapipe.NativeTask`."""
+        ...
+
+    def close(self) -> None:
+        """Free it, after a call that is running; twice is fine."""
+        ...
+
+
 class VisionModel(ABC, Generic[Result]):
     """A model as a ``with`` block: the constructor checks options, the first call loads, ``close`` frees.
 
@@ -75,11 +88,11 @@ class VisionModel(ABC, Generic[Result]):
         self._source = model
         self._files = files
         self._loading = threading.Lock()
-        self._task: NativeTask | None = None
+        self._task: Task | None = None
         self._closed = False
 
     @abstractmethod
-    def _build(self, model: bytes | memoryview) -> NativeTask:
+    def _build(self, model: bytes | memoryview) -> Task:
         """The native task over the model's bytes."""
 
     @abstractmethod
@@ -124,7 +137,7 @@ class VisionModel(ABC, Generic[Result]):
         state = "closed" if self._closed else "loaded" if self._task else "not loaded"
         return f"{type(self).__name__}({self._source!r}, {state})"
 
-    def _loaded(self) -> NativeTask:
+    def _loaded(self) -> Task:
         task = self._task
         if task is not None:
             return task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,23 +79,10 @@ def annotate(frame: Frame, *results: Result, style: Style = DEFAULT_STYLE) -> Fr
     """
     canvas = _Canvas(frame.to_rgb().copy(), style)
     for result in sorted(results, key=lambda one: not isinstance(one, Segmentation)):
-        if isinstance(result, Segmentation):
-            canvas.mask(result)
-        elif isinstance(result, FaceDetections):
-            for face in result:
-                canvas.box(face.box, f"{face.score:.0%}")
-                canvas.dots(face.keypoints, YELLOW)
-        elif isinstance(result, FaceMeshes):
-            for mesh in result:
-                canvas.mesh(mesh)
-        elif isinstance(result, Hands):
-            for hand in result:
-                canvas.hand(hand)
-        elif isinstance(result, Poses):
-            for pose in result:
-                canvas.pose(pose)
-        else:
+        draw = _DRAW.get(type(result))
+        if draw is None:
             raise OptionError(f"results: {type(result).__name__} is not a result of a vision model")
+        draw(canvas, result)
     return Frame(pixels=canvas.pixels, format="rgb", timestamp_ms=frame.timestamp_ms, frame_number=frame.frame_number)
 
 
@@ -213,3 +201,33 @@ def _side(a: int, b: int) -> str:
         if all(side in name for name in names):
             return side
     return ""
+
+
+def _faces(canvas: _Canvas, result: FaceDetections) -> None:
+    for face in result:
+        canvas.box(face.box, f"{face.score:.0%}")
+        canvas.dots(face.keypoints, YELLOW)
+
+
+def _meshes(canvas: _Canvas, result: FaceMeshes) -> None:
+    for mesh in result:
+        canvas.mesh(mesh)
+
+
+def _hands(canvas: _Canvas, result: Hands) -> None:
+    for hand in result:
+        canvas.hand(hand)
+
+
+def _poses(canvas: _Canvas, result: Poses) -> None:
+    for pose in result:
+        canvas.pose(pose)
+
+
+_DRAW: dict[type, Callable[[_Canvas, Any], None]] = {
+    FaceDetections: _faces,
+    FaceMeshes: _meshes,
+    Hands: _hands,
+    Poses: _poses,
+    Segmentation: _Canvas.mask,
+}

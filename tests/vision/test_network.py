@@ -100,7 +100,7 @@ def test_a_system_where_it_can_not_be_stopped_is_refused(run_python: Callable[..
     code = """
         import platform, sys
         platform.system = lambda: "Linux"
-        from tabml.vision import _imports, _mediapipe
+        from tabml.vision import _mediapipe
         _mediapipe.redirect_imports = lambda *_: set()
         try:
             _mediapipe.library()

@@ -1,8 +1,8 @@
 """Redirects what one loaded ELF library imports from libc, for that library alone.
 
 MediaPipe has no switch for two habits: it posts a usage record to a log server from a thread of its own each
-time a task closes, and it writes INFO lines to the process's stderr. Both leave its library through symbols
-bound in the library's own import table, so an entry changed there changes nothing for anybody else.
+time a task closes, and it writes INFO lines to the process's stderr, as LiteRT does. Both leave a library through
+symbols bound in its own import table, so an entry changed there changes nothing for anybody else.
 (System V ABI, chapters 4 and 5: Elf64_Dyn, Elf64_Rela, Elf64_Sym; glibc's ``struct link_map``.)
 """
 
@@ -14,10 +14,14 @@ import platform
 import sys
 from collections.abc import Iterator, Mapping
 
+LOG = "TABML_LOG"
+"""Environment variable: set to anything but an empty string or ``off``, native log lines reach stderr."""
+
 _PLTRELSZ, _STRTAB, _SYMTAB, _RELA, _RELASZ, _JMPREL, _RELACOUNT = 2, 5, 6, 7, 8, 23, 0x6FFFFFF9
 _WORD = 8
 _ENTRY = 24  # bytes of an Elf64_Sym and of an Elf64_Rela
 _PROT_READ, _PROT_WRITE = 1, 2
+_kept: list[object] = []  # what native code points at, for as long as the process lives
 
 
 def redirect_imports(library: ctypes.CDLL, targets: Mapping[str, int]) -> set[str]:
@@ -35,6 +39,18 @@ def redirect_imports(library: ctypes.CDLL, targets: Mapping[str, int]) -> set[st
         if name in wanted and _write(slot, wanted[name]):
             found.add(name.decode())
     return found
+
+
+def silence(library: ctypes.CDLL) -> None:
+    """Give the library a stderr of its own that leads nowhere, unless ``TABML_LOG`` is set; the process keeps its own."""
+    if os.environ.get(LOG, "").lower() not in ("", "off"):
+        return
+    libc = ctypes.CDLL(None)
+    libc.fopen.restype = ctypes.c_void_p
+    nowhere = ctypes.c_void_p(libc.fopen(os.devnull.encode(), b"we"))
+    if nowhere.value:
+        _kept.append(nowhere)
+        redirect_imports(library, {"stderr": ctypes.addressof(nowhere)})
 
 
 def libc_address(name: str) -> int:

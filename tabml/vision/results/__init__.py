@@ -1,0 +1,29 @@
+"""What the vision models answer: frozen values over read-only float32 arrays.
+
+Coordinates called *normalised* are fractions of the picture: x of its width, y of its height, both
+growing right and down from the top left corner, 0 to 1 inside the picture (landmarks may lie
+outside). ``left`` and ``right`` are always the person's own.
+"""
+
+from __future__ import annotations
+
+from tabml.vision.results.faces import FaceDetection, FaceDetections, FaceMeshes, FaceMeshResult
+from tabml.vision.results.found import Box, Float32, Found
+from tabml.vision.results.hands import Hand, Hands
+from tabml.vision.results.masks import Segmentation
+from tabml.vision.results.poses import Pose, Poses
+
+__all__ = [
+    "Box",
+    "FaceDetection",
+    "FaceDetections",
+    "FaceMeshResult",
+    "FaceMeshes",
+    "Float32",
+    "Found",
+    "Hand",
+    "Hands",
+    "Pose",
+    "Poses",
+    "Segmentation",
+]
