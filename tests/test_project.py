@@ -54,7 +54,9 @@ def _version(name: str) -> str | None:
 def test_layers_are_held_by_a_linter_that_can_fail(tmp_path: Path) -> None:
     config = (ROOT / "pyproject.toml").read_text("utf-8")
     section = config[config.index("[tool.importlinter]") : config.index("[tool.pytest")]
-    broken = section.replace('"tabml.testing", "tabml.files | tabml.registry"', '"tabml.files | tabml.registry", "tabml.testing"')
+    broken = section.replace(
+        '"tabml.testing", "tabml.files | tabml.registry"', '"tabml.files | tabml.registry", "tabml.testing"'
+    )
     assert broken != section
     (tmp_path / "pyproject.toml").write_text(broken)
     command = [Path(sys.executable).with_name("lint-imports"), "--config", tmp_path / "pyproject.toml", "--no-cache"]

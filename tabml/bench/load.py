@@ -95,6 +95,8 @@ def measured(work: Callable[[], Any]) -> dict[str, float]:
     memory, began, busy = Memory(), time.perf_counter(), time.process_time()
     kept = work()
     seconds, processor = time.perf_counter() - began, time.process_time() - busy
+    if isinstance(kept, TextGenerator):
+        kept.wait_until_packed()  # it has its peak later than its first token
     del kept
     return {"seconds": seconds, "processor": processor, "bytes": memory.end()}
 

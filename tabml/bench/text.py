@@ -149,7 +149,7 @@ class Subjects:
             if engine != "torch" and self.gguf is not None and find_spec(_LIBRARY[engine]) is not None:
                 found[engine] = TextGenerator(self.gguf, engine=engine)
         for model in found.values():
-            self._open.enter_context(model).load()
+            self._open.enter_context(model).wait_until_packed()
         return found
 
     @cached_property
@@ -314,12 +314,14 @@ def talk(subjects: Subjects, effort: Effort) -> Iterator[Row]:
     options = GenerationOptions(temperature=0, max_new_tokens=16)
     messages: list[dict[str, str]] = []
     with TextGenerator(subjects.generator) as model:
+        model.wait_until_packed()
         for turn in range(effort.talk):
             messages.append({"role": "user", "content": f"Tell me fact {turn} about the sea and its animals."})
             answer = model.chat(messages, options)
             messages.append({"role": "assistant", "content": answer.text})
     reused = answer.usage.time_to_first_token_s
     with TextGenerator(subjects.generator) as fresh:
+        fresh.wait_until_packed()
         fresh.generate("warm", GenerationOptions(max_new_tokens=1))
         anew = fresh.chat(messages[:-1], options).usage
     note = f"turn {effort.talk}, {anew.prompt_tokens} tokens"

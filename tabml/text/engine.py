@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -96,6 +97,14 @@ class Adapting(Protocol):
             OptionError: there is none of this name.
         """
         ...
+
+
+@runtime_checkable
+class Packing(Protocol):
+    """An engine that answers before its layers are as quick as they get."""
+
+    packed: threading.Event
+    """They are."""
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import transformers
@@ -11,9 +11,10 @@ from tabml.errors import UnavailableHereError
 from tabml.text._model import Placement
 from tabml.text._torch.engine import TorchEngine
 from tabml.text._torch.loading import (
-    finished,
     load_pretrained,
     load_tokenizer,
+    packed_later,
+    placed,
     quiet,
     resolve_device,
     resolve_dtype,
@@ -42,7 +43,7 @@ def load_engine(
         repository, "AutoModelForCausalLM", placement, architecture=architecture, what="text generation"
     )
     tokenizer = load_tokenizer(repository)
-    return _engine(model, tokenizer, context_length)
+    return _engine(model, tokenizer, context_length, packed_later(model, placement, repository))
 
 
 def load_gguf_engine(repository: Repository, placement: Placement, *, context_length: int | None = None) -> TorchEngine:
@@ -72,17 +73,18 @@ def load_gguf_engine(repository: Repository, placement: Placement, *, context_le
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             repository.path, gguf_file=name, trust_remote_code=False, local_files_only=True
         )
-    model = finished(model, placement, device, repository)
-    return _engine(model, tokenizer, context_length)
+    model = placed(model, device)
+    return _engine(model, tokenizer, context_length, packed_later(model, placement, repository))
 
 
-def _engine(model: Any, tokenizer: Any, context_length: int | None) -> TorchEngine:
+def _engine(model: Any, tokenizer: Any, context_length: int | None, packing: Iterator[str]) -> TorchEngine:
     return TorchEngine(
         model,
         tokenizer,
         chat_template=_template(tokenizer),
         end_ids=_end_ids(model, tokenizer),
         context_length=context_length,
+        packing=packing,
     )
 
 

@@ -16,7 +16,7 @@ from tabml.cancellation import current_cancellation
 from tabml.errors import InferenceError, ModelClosedError, ModelKindError, OptionError, TabmlError
 from tabml.text._model import Placement
 from tabml.text._torch.lanes import lanes_of, side_by_side
-from tabml.text._torch.loading import load_pretrained, load_tokenizer
+from tabml.text._torch.loading import load_pretrained, load_tokenizer, packed
 from tabml.text.batching import Batcher, by_length, shares
 from tabml.text.repository import Repository
 
@@ -332,7 +332,8 @@ def load_encoder(
         check_kind(repository, endings, what)
     repository.fetch_small()
     check_kind(repository, endings, what)
-    model = load_pretrained(repository, auto, placement, architecture=architecture, many_rows=True)
+    model = load_pretrained(repository, auto, placement, architecture=architecture)
+    model = packed(model, placement, repository, many_rows=True)
     tokenizer = load_tokenizer(repository)
     encoder = Encoder(repository.name, SafeTokenizer(tokenizer, token_limit(tokenizer, model.config)), model)
     encoder.answers_tokens = auto in _OF_TOKENS

@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +23,7 @@ import transformers
 from tabml.errors import CorruptModelError, ModelKindError, ModelLoadError, OptionError, TabmlError
 from tabml.text._model import Placement
 from tabml.text._torch.originals import Originals
-from tabml.text._torch.packing import kernels, pack
+from tabml.text._torch.packing import kernels, packing
 from tabml.text.repository import Repository
 
 LOADING = threading.RLock()
@@ -140,9 +141,8 @@ def load_pretrained(
     *,
     architecture: str | None = None,
     what: str = "",
-    many_rows: bool = False,
 ) -> Any:
-    """A model with all of its weights, ready to compute.
+    """A model with all of its weights, on its device, as :mod:`transformers` reads it; see :func:`packed`.
 
     Args:
         repository: With the small files fetched; the weights are fetched here.
@@ -150,7 +150,6 @@ def load_pretrained(
         placement: Where and how.
         architecture: What the caller says it must be.
         what: The task, for messages.
-        many_rows: See :func:`finished`.
 
     Raises:
         ModelKindError: the model has no such head, or another architecture.
@@ -179,30 +178,43 @@ def load_pretrained(
             ignore_mismatched_sizes=True,  # they are told below, by name
         )
     check_whole(model, info, repository.name)
-    return finished(model, placement, device, repository, many_rows=many_rows)
+    return placed(model, device)
 
 
-def finished(
-    model: Any, placement: Placement, device: torch.device, repository: Repository, *, many_rows: bool = False
-) -> Any:
-    """The model on its device, its linear layers packed where that is quicker; what they were read from is let go.
-
-    Args:
-        model: On the CPU.
-        placement: What was asked for.
-        device: Where it computes.
-        repository: That it was read from.
-        many_rows: Whether it reads whole texts at once, as encoders do: in float32 nothing is packed then.
-    """
+def placed(model: Any, device: torch.device) -> Any:
+    """The model on its device, for nothing but answers."""
     model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    if device.type != "cpu":
-        return model.to(device)
-    kind = "float16" if _is_half_packed(placement, device) else placement.quantization
-    if kind is not None or model.dtype != torch.float32 or not many_rows:
-        pack(model, kind, Originals(model, repository.take_weights()))
+    return model.to(device)
+
+
+def packed(model: Any, placement: Placement, repository: Repository, *, many_rows: bool = False) -> Any:
+    """The model with its linear layers packed where that is quicker; what they were read from is let go.
+
+    Args:
+        model: On its device.
+        placement: What was asked for.
+        repository: That it was read from.
+        many_rows: Whether it reads whole texts at once, as encoders do: in float32 nothing is packed then.
+    """
+    if not many_rows or model.dtype != torch.float32 or placement.quantization or placement.dtype == "float16":
+        deque(packed_later(model, placement, repository), maxlen=0)
     return model
+
+
+def packed_later(model: Any, placement: Placement, repository: Repository) -> Iterator[str]:
+    """Packs a layer of the model with each value that is taken; what changes the arithmetic is packed at once.
+
+    A model that is mapped from a file can answer before a copy of it is made, which takes longer than to load it.
+    """
+    if model.device.type != "cpu":
+        return iter(())
+    kind = "float16" if _is_half_packed(placement, model.device) else placement.quantization
+    layers = packing(model, kind, Originals(model, repository.take_weights()))
+    if kind is not None:
+        deque(layers, maxlen=0)
+    return layers
 
 
 def _classes_of(group: Any) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ once, and what fails is not used.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -124,7 +125,12 @@ def kernels() -> frozenset[str]:
 
 
 def pack(model: nn.Module, kind: str | None, originals: Originals | None = None) -> int:
-    """Replace the model's linear layers; gives how many.
+    """Replace the model's linear layers; gives how many. See :func:`packing`."""
+    return sum(1 for _ in packing(model, kind, originals))
+
+
+def packing(model: nn.Module, kind: str | None, originals: Originals | None = None) -> Iterator[str]:
+    """Replace the model's linear layers, one with each value that is taken; gives their names.
 
     Embeddings that share their weight with the output layer keep it. With ``int4`` the output layer gets int8: it
     is the one whose errors change the words.
@@ -137,26 +143,29 @@ def pack(model: nn.Module, kind: str | None, originals: Originals | None = None)
     Raises:
         OptionError: ``kind`` is not possible with this torch and processor.
     """
-    wanted = kind or "blocked"
     if kind is not None and kind not in kernels():
         raise OptionError(f"quantization={kind!r} is not possible with this torch and processor")
-    names = [name for name, layer in model.named_modules() if type(layer) is nn.Linear]
-    count = 0
-    for name in names:
-        layer = model.get_submodule(name)
+    return _packing(model, kind or "blocked", originals)
+
+
+def _packing(model: nn.Module, wanted: str, originals: Originals | None) -> Iterator[str]:
+    for name in [name for name, layer in model.named_modules() if type(layer) is nn.Linear]:
+        place = name if type(model.get_submodule(name)) is nn.Linear else f"{name}.inner"  # an adapter came around it
+        layer = model.get_submodule(place)
         if min(layer.in_features, layer.out_features) < _LEAST:
             continue
         packed = _packed(name, layer, wanted)
         if packed is None:
             continue
         weight, span = weakref.ref(layer.weight), span_of(layer.weight)
-        parent, _, attribute = name.rpartition(".")
+        mapped = layer.weight.untyped_storage()  # what is given back must not be somebody else's by then
+        parent, _, attribute = place.rpartition(".")
         setattr(model.get_submodule(parent) if parent else model, attribute, packed)
         del layer
-        count += 1
         if originals is not None and weight() is None:
             originals.release(span)
-    return count
+        del mapped
+        yield name
 
 
 def _packed(name: str, layer: nn.Linear, wanted: str) -> Any:

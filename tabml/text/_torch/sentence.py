@@ -266,7 +266,7 @@ def _load_body(repository: Repository, placement: Placement, architecture: str |
         )
     missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
     loading.check_whole(model, {**info, "missing_keys": missing}, name)
-    return loading.finished(model, placement, device, repository, many_rows=True)
+    return loading.packed(loading.placed(model, device), placement, repository, many_rows=True)
 
 
 def _load_tokenizer(repository: Repository, settings: dict[str, Any]) -> Any:

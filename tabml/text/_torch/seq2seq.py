@@ -15,7 +15,7 @@ from tabml.cancellation import Cancellation, current_cancellation
 from tabml.errors import InferenceError, ModelClosedError
 from tabml.text._model import Placement
 from tabml.text._torch.encoders import SafeTokenizer, batch_tokens, check_kind, token_limit
-from tabml.text._torch.loading import load_pretrained, load_tokenizer
+from tabml.text._torch.loading import load_pretrained, load_tokenizer, packed
 from tabml.text.batching import by_length
 from tabml.text.repository import Repository
 
@@ -198,5 +198,6 @@ def load_seq2seq(
     repository.fetch_small()
     check_kind(repository, endings, what)
     model = load_pretrained(repository, "AutoModelForSeq2SeqLM", placement, architecture=architecture)
+    model = packed(model, placement, repository)
     tokenizer = load_tokenizer(repository)
     return Seq2Seq(repository.name, SafeTokenizer(tokenizer, token_limit(tokenizer, model.config)), model)
