@@ -91,7 +91,8 @@ def _memory_files() -> int:
 def measured(work: Callable[[], Any]) -> dict[str, float]:
     """Seconds, seconds of processors and bytes of a work that loads; the libraries are imported before."""
     with text_extra():
-        import tabml.bench.peers  # noqa: F401
+        import tabml.bench.peers
+        import tabml.text._torch.causal  # noqa: F401
     memory, began, busy = Memory(), time.perf_counter(), time.process_time()
     kept = work()
     seconds, processor = time.perf_counter() - began, time.process_time() - busy

@@ -13,6 +13,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -211,7 +212,7 @@ def packed_later(model: Any, placement: Placement, repository: Repository) -> It
     if model.device.type != "cpu":
         return iter(())
     kind = "float16" if _is_half_packed(placement, model.device) else placement.quantization
-    layers = packing(model, kind, Originals(model, repository.take_weights()))
+    layers = packing(model, kind, partial(Originals, model, repository.take_weights()))
     if kind is not None:
         deque(layers, maxlen=0)
     return layers

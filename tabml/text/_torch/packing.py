@@ -8,7 +8,7 @@ once, and what fails is not used.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -129,7 +129,9 @@ def pack(model: nn.Module, kind: str | None, originals: Originals | None = None)
     return sum(1 for _ in packing(model, kind, originals))
 
 
-def packing(model: nn.Module, kind: str | None, originals: Originals | None = None) -> Iterator[str]:
+def packing(
+    model: nn.Module, kind: str | None, originals: Originals | Callable[[], Originals] | None = None
+) -> Iterator[str]:
     """Replace the model's linear layers, one with each value that is taken; gives their names.
 
     Embeddings that share their weight with the output layer keep it. With ``int4`` the output layer gets int8: it
@@ -138,7 +140,7 @@ def packing(model: nn.Module, kind: str | None, originals: Originals | None = No
     Args:
         model: Changed in place.
         kind: One of QUANTIZATIONS or ``float16``; None for the same arithmetic.
-        originals: Gets the memory of each weight once its copy is made.
+        originals: Gets the memory of each weight once its copy is made; or makes that when the first is taken.
 
     Raises:
         OptionError: ``kind`` is not possible with this torch and processor.
@@ -148,7 +150,8 @@ def packing(model: nn.Module, kind: str | None, originals: Originals | None = No
     return _packing(model, kind or "blocked", originals)
 
 
-def _packing(model: nn.Module, wanted: str, originals: Originals | None) -> Iterator[str]:
+def _packing(model: nn.Module, wanted: str, made: Originals | Callable[[], Originals] | None) -> Iterator[str]:
+    originals = made() if callable(made) else made
     for name in [name for name, layer in model.named_modules() if type(layer) is nn.Linear]:
         place = name if type(model.get_submodule(name)) is nn.Linear else f"{name}.inner"  # an adapter came around it
         layer = model.get_submodule(place)
