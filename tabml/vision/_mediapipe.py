@@ -25,21 +25,18 @@ from numpy.typing import NDArray
 
 from tabml._imports import libc_address, redirect_imports, silence
 from tabml.errors import (
-    FrameError,
-    FrameTooLargeError,
     InferenceError,
     MissingExtraError,
     ModelClosedError,
     ModelForkedError,
     ModelLoadError,
 )
+from tabml.vision._pixels import check_pixels
 
 Answer = TypeVar("Answer")
 
 ALLOW_NETWORK = "TABML_ALLOW_MEDIAPIPE_NETWORK"
 """Environment variable: 1 lets MediaPipe post its usage record."""
-MAX_SIDE = 16_384
-"""Pixels; MediaPipe aborts the process from 32,767 on."""
 
 _SRGB = 1
 _IMAGE, _VIDEO = 1, 2
@@ -405,7 +402,7 @@ class NativeTask:
             ModelClosedError: :meth:`close` came first.
             ModelForkedError: this process is a fork of the one that made the task.
         """
-        self._check(pixels)
+        check_pixels(pixels)
         height, width, _ = pixels.shape
         image, error = c_void_p(), c_char_p()
         with self._lock:
@@ -463,21 +460,6 @@ class NativeTask:
             raise ModelClosedError("the model is closed; open a new one")
         if self._process != os.getpid():
             raise ModelForkedError("the model was opened before fork() and can't be used in the child; open one there")
-
-    @staticmethod
-    def _check(pixels: NDArray[np.uint8]) -> None:
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.flags.c_contiguous:
-            raise FrameError(
-                f"pixels must be C-contiguous uint8 of shape (height, width, 3), not {pixels.dtype} {pixels.shape}"
-            )
-        if not pixels.size:
-            raise FrameError(f"the picture is empty: shape {pixels.shape}")
-        if max(pixels.shape) > MAX_SIDE or pixels.size >= 2**31:
-            height, width, _ = pixels.shape
-            raise FrameTooLargeError(
-                f"a picture of {width}×{height} is too large for mediapipe; resize it to at most "
-                f"{MAX_SIDE} pixels a side and 2 GiB"
-            )
 
     def _create(self) -> None:
         handle, error = c_void_p(), c_char_p()

@@ -54,6 +54,24 @@ def count(name: str, value: int) -> int:
     return value
 
 
+MOST_THREADS = 64
+_ENOUGH_THREADS = 8
+
+
+def thread_count(name: str, value: int | None) -> int:
+    """``value``, when it is a whole number from 1 to :data:`MOST_THREADS`; the cores at hand, at most 8, when None.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    if value is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(cores, _ENOUGH_THREADS)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_THREADS:
+        raise OptionError(f"{name}={value!r} must be a whole number from 1 to {MOST_THREADS}, or None for every core")
+    return value
+
+
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
     """``value``, when it is one of ``choices``.
 

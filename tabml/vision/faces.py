@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
+
 from tabml.files import FileProvider
-from tabml.vision._model import Detector, ModelSource, Tracker, VisionModel, count, one_of, ratio
+from tabml.vision._model import Detector, ModelSource, Task, Tracker, VisionModel, count, one_of, ratio, thread_count
 from tabml.vision.frame import Frame
 from tabml.vision.results import Box, FaceDetection, FaceDetections, FaceMeshes, FaceMeshResult
 
@@ -25,6 +27,7 @@ class FaceDetector(Detector[FaceDetections]):
         range: Literal["short", "full"] = "short",
         min_detection_confidence: float = 0.5,
         min_suppression_threshold: float = 0.3,
+        threads: int | None = None,
         model: ModelSource | None = None,
         files: FileProvider | None = None,
     ) -> None:
@@ -34,6 +37,8 @@ class FaceDetector(Detector[FaceDetections]):
             range: Which default model.
             min_detection_confidence: Faces that score less are left out, 0 to 1.
             min_suppression_threshold: Boxes that overlap more (intersection over union, 0 to 1) are one face.
+            threads: How many threads share one call, 1 to 64; every core (at most 8) when None. A server of
+                many streams takes 1.
             model: Another model, instead of the default of ``range``.
             files: Where model files come from; the default provider when None.
 
@@ -43,42 +48,34 @@ class FaceDetector(Detector[FaceDetections]):
         one_of("range", range, _RANGES)
         self._confidence = ratio("min_detection_confidence", min_detection_confidence)
         self._suppression = ratio("min_suppression_threshold", min_suppression_threshold)
+        self._threads = thread_count("threads", threads)
         name = "face_detector" if range == "short" else "face_detector_full_range"
         super().__init__(model=name if model is None else model, files=files)
 
-    def _build(self, model: bytes | memoryview) -> Any:
-        from tabml.vision import _mediapipe as door
+    def _build(self, model: bytes | memoryview) -> Task:
+        from tabml.vision._graphs.faces import FaceGraph
 
-        options = door.FaceDetectorOptions(
-            min_detection_confidence=self._confidence, min_suppression_threshold=self._suppression
+        return FaceGraph(
+            model, threads=self._threads, min_confidence=self._confidence, min_suppression=self._suppression
         )
-        return door.NativeTask(door.FACE_DETECTOR, options, model, video=False)
 
     def _read(self, native: Any, frame: Frame) -> FaceDetections:
+        size = np.array([frame.width, frame.height], np.float32)
+        corners = native.boxes.reshape(-1, 2, 2) / size
+        starts = np.clip((corners[:, 0] * size).astype(int), 0, size)  # whole pixels, as MediaPipe's own
+        sides = np.clip(((corners[:, 1] - corners[:, 0]) * size).astype(int), 0, size)
+        boxes = np.concatenate([starts / size, sides / size], axis=1).astype(float).tolist()
+        keypoints = native.keypoints / size
+        keypoints.flags.writeable = False
         return FaceDetections(
             items=tuple(
-                self._face(native.detections[i], frame.width, frame.height) for i in range(native.detections_count)
+                FaceDetection(box=Box(x=x, y=y, width=width, height=height), score=score, keypoints=points)
+                for (x, y, width, height), score, points in zip(boxes, native.scores.tolist(), keypoints, strict=True)
             ),
             width=frame.width,
             height=frame.height,
             timestamp_ms=frame.timestamp_ms,
             frame_number=frame.frame_number,
-        )
-
-    @staticmethod
-    def _face(native: Any, width: int, height: int) -> FaceDetection:
-        from tabml.vision import _mediapipe as door
-
-        pixels = native.bounding_box
-        return FaceDetection(
-            box=Box(
-                x=pixels.left / width,
-                y=pixels.top / height,
-                width=(pixels.right - pixels.left) / width,
-                height=(pixels.bottom - pixels.top) / height,
-            ),
-            score=door.best(native)[1],
-            keypoints=door.keypoints_xy(native),
         )
 
 

@@ -19,7 +19,6 @@ from tabml.errors import (
     CorruptModelError,
     FrameError,
     FrameOrderError,
-    InferenceError,
     ModelClosedError,
     ModelFileNotFoundError,
     ModelLoadError,
@@ -366,7 +365,7 @@ def test_models_that_are_none_are_refused_and_the_process_lives(face: Frame, tmp
     file.write_bytes(load_model("selfie_segmenter"))
     with FaceDetector(model=file) as detector:
         for _ in range(2):
-            with pytest.raises(InferenceError, match="another kind"):
+            with pytest.raises(ModelLoadError, match="another kind"):
                 detector.detect(face)
     flipped = bytearray(content)
     flipped[1000] ^= 1

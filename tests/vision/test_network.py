@@ -18,10 +18,13 @@ import pytest
 USE = """
     import sys, time
     import numpy as np
-    from tabml.vision import FaceDetector, Frame
+    from tabml.files import load_model
+    from tabml.vision import _mediapipe as door
 
-    with FaceDetector() as detector:
-        detector.detect(Frame.from_array(np.zeros((64, 64, 3), np.uint8)))
+    options = door.FaceDetectorOptions(min_detection_confidence=0.5, min_suppression_threshold=0.3)
+    task = door.NativeTask(door.FACE_DETECTOR, options, load_model("face_detector"), video=False)
+    task.run(np.zeros((64, 64, 3), np.uint8), lambda found: None)
+    task.close()
     time.sleep(2)
     print("done")
 """

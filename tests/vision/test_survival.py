@@ -89,14 +89,18 @@ ROWS = {
             assert len(tracker.track(good)) == 1
     """,
     "a graph that died": """
-        class Native(door.FaceDetectorOptions): pass
-        real = detector._task._call
+        from tabml.files import load_model
+        options = door.FaceDetectorOptions(min_detection_confidence=0.5, min_suppression_threshold=0.3)
+        task = door.NativeTask(door.FACE_DETECTOR, options, load_model("face_detector"), video=False)
+        real = task._call
         def failing(*arguments):
-            detector._task._call = real
+            task._call = real
             return 13
-        detector._task._call = failing
-        refused(InferenceError, lambda: detector.detect(good))
-        assert detector._task._handle is None
+        task._call = failing
+        refused(InferenceError, lambda: task.run(good.pixels, lambda found: None))
+        assert task._handle is None
+        assert task.run(good.pixels, lambda found: found.detections_count) == 1
+        task.close()
     """,
     "a converter that fails": """
         def fail(native): raise ZeroDivisionError

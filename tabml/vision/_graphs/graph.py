@@ -1,0 +1,56 @@
+"""What the graphs share: one picture at a time, checked, over models that are freed together."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from tabml.vision._graphs.regions import Pixels
+from tabml.vision._pixels import check_pixels
+
+Answer = TypeVar("Answer")
+
+
+class Part(Protocol):
+    """A model of a graph."""
+
+    def close(self) -> None: ...
+
+
+class Graph(ABC):
+    """A task of :mod:`tabml.vision._model` made of LiteRT models."""
+
+    def __init__(self, *parts: Part) -> None:
+        self._parts = parts
+        self._lock = threading.Lock()
+
+    @abstractmethod
+    def _find(self, pixels: Pixels, after_ms: int) -> Any:
+        """What is in the picture."""
+
+    def run(self, pixels: Pixels, convert: Callable[[Any], Answer], *, after_ms: int = 33) -> Answer:
+        """Run the graph on one picture.
+
+        Args:
+            pixels: Shape (height, width, 3), uint8, RGB, C-contiguous.
+            convert: Turns what was found into a value.
+            after_ms: For video: milliseconds since the picture before, at least 1.
+
+        Raises:
+            FrameError: the array is not as above.
+            InferenceError: LiteRT failed.
+            ModelClosedError: :meth:`close` came first.
+            ModelForkedError: this process is a fork of the one that loaded the models.
+        """
+        check_pixels(pixels)
+        with self._lock:
+            found = self._find(pixels, max(1, after_ms))
+        return convert(found)
+
+    def close(self) -> None:
+        """Free the models, after a call that is running; twice is fine."""
+        with self._lock:
+            for part in self._parts:
+                part.close()
