@@ -61,11 +61,10 @@ class FaceDetector(Detector[FaceDetections]):
 
     def _read(self, native: Any, frame: Frame) -> FaceDetections:
         size = np.array([frame.width, frame.height], np.float32)
-        corners = native.boxes.reshape(-1, 2, 2) / size
-        starts = np.clip((corners[:, 0] * size).astype(int), 0, size)  # whole pixels, as MediaPipe's own
-        sides = np.clip(((corners[:, 1] - corners[:, 0]) * size).astype(int), 0, size)
-        boxes = np.concatenate([starts / size, sides / size], axis=1).astype(float).tolist()
-        keypoints = native.keypoints / size
+        found = native.in_picture(frame.width, frame.height)
+        pixels = np.clip((found.boxes.reshape(-1, 2, 2) * size).astype(int), 0, size.astype(int))
+        boxes = (pixels / size.astype(float)).reshape(-1, 4).tolist()  # whole pixels, as MediaPipe's own
+        keypoints = found.keypoints
         keypoints.flags.writeable = False
         return FaceDetections(
             items=tuple(

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tabml.files import load_model
-from tabml.vision import FaceDetector, Frame
+from tabml.vision import FaceDetector, Frame, PoseDetector, PoseTracker
 from tabml.vision import _mediapipe as door
 
 Pixels = NDArray[np.uint8]
@@ -53,15 +53,64 @@ def variants(pictures: Callable[[str], Path], portrait: Path, astronaut: Path) -
     return [*found, np.zeros((480, 640, 3), np.uint8), noise, np.full((1, 1, 3), 7, np.uint8), noise[:3].copy()]
 
 
+def wandering(pixels: Pixels, count: int, size: tuple[int, int] = (640, 480)) -> Iterator[Pixels]:
+    """A video: a window of changing size that wanders over a picture."""
+    height, width, _ = pixels.shape
+    across, down = size
+    for index in range(count):
+        wide = width * (0.55 + 0.15 * np.sin(index / 9))
+        high = min(wide * down / across, height * 0.9)
+        wide = high * across / down
+        x = (width - wide) / 2 * (1 + np.sin(index / 13))
+        y = (height - high) / 2 * (1 + np.cos(index / 17))
+        scale = across / wide
+        move = np.array([[scale, 0, -x * scale], [0, scale, -y * scale]], np.float32)
+        yield np.asarray(cv2.warpAffine(pixels, move, size), np.uint8)
+
+
+def interrupted(frames: list[Pixels]) -> list[Pixels]:
+    """The same video with one black frame, and with seven."""
+    return [np.zeros_like(frame) if 20 <= at < 27 or at == 45 else frame for at, frame in enumerate(frames)]
+
+
+def joined(frames: list[Pixels]) -> list[Pixels]:
+    """The same video and its mirror image side by side; the mirror image comes late and goes early."""
+    return [
+        np.ascontiguousarray(np.concatenate([frame, frame[:, ::-1] if 25 <= at < 60 else frame * 0 + 90], axis=1))
+        for at, frame in enumerate(frames)
+    ]
+
+
+@pytest.fixture(scope="module")
+def videos(pictures: Callable[[str], Path]) -> dict[str, list[Pixels]]:
+    """Videos of one, of several, and of people who come and go."""
+    one = list(wandering(Frame.from_file(pictures("pose_test_image.jpg")).to_rgb(), 70))
+    group = list(wandering(Frame.from_file(pictures("seg_input_image.jpeg")).to_rgb(), 50, (500, 700)))
+    couple = list(wandering(Frame.from_file(pictures("coupleanddog.jpeg")).to_rgb(), 60))
+    return {"one": one, "interrupted": interrupted(one), "joined": joined(one), "group": group, "couple": couple}
+
+
 def native(
     kind: door.TaskKind, options: Any, name: str, read: Callable[[Any], Answer], pictures: list[Pixels], *, video: bool
 ) -> list[Answer]:
     """MediaPipe's own answers."""
     task = door.NativeTask(kind, options, load_model(name), video=video)
     try:
-        return [task.run(pixels, read) for pixels in pictures]
+        return [task.run(pixels, read, after_ms=_pause(at)) for at, pixels in enumerate(pictures)]
     finally:
         task.close()
+
+
+def _pause(at: int) -> int:
+    return 33 if at % 7 else 50
+
+
+def timed(pictures: list[Pixels]) -> Iterator[Frame]:
+    """The frames as :func:`native` plays them."""
+    clock = 0
+    for at, pixels in enumerate(pictures):
+        clock += _pause(at) if at else 0
+        yield Frame.from_array(pixels, timestamp_ms=clock)
 
 
 def native_faces(result: Any) -> list[tuple[float, NDArray[np.float32], tuple[int, ...]]]:
@@ -93,3 +142,61 @@ def test_faces_are_those_of_mediapipe(
                 assert face.score == pytest.approx(score, abs=NEAR)
                 np.testing.assert_allclose(face.keypoints, keypoints, atol=NEAR)
                 np.testing.assert_allclose(face.box.to_pixels(width, height), box, atol=1)
+
+
+def native_poses(result: Any) -> list[tuple[NDArray[np.float32], ...]]:
+    rows = [door.landmark_rows(result.pose_landmarks[i]) for i in range(result.pose_landmarks_count)]
+    world = [door.landmark_rows(result.pose_world_landmarks[i]) for i in range(result.pose_world_landmarks_count)]
+    return [
+        (door.xyz(row), door.xyz(metres), *door.visibility_and_presence(row))
+        for row, metres in zip(rows, world, strict=True)
+    ]
+
+
+def pose_options(number: int, detection: float, presence: float) -> Any:
+    return door.PoseLandmarkerOptions(
+        num_poses=number,
+        min_pose_detection_confidence=detection,
+        min_pose_presence_confidence=presence,
+        min_tracking_confidence=0.5,
+    )
+
+
+def same_poses(found: Any, expected: list[tuple[NDArray[np.float32], ...]]) -> None:
+    assert len(found) == len(expected)
+    for pose, values in zip(found, expected, strict=True):
+        for mine, theirs in zip(
+            (pose.landmarks, pose.world_landmarks, pose.visibility, pose.presence), values, strict=True
+        ):
+            np.testing.assert_allclose(mine, theirs, atol=NEAR)
+            assert not mine.flags.writeable
+
+
+@pytest.mark.parametrize(("number", "detection", "presence"), [(1, 0.5, 0.5), (4, 0.2, 0.3)])
+def test_poses_are_those_of_mediapipe(variants: list[Pixels], number: int, detection: float, presence: float) -> None:
+    expected = native(
+        door.POSE_LANDMARKER,
+        pose_options(number, detection, presence),
+        "pose_landmarker_full",
+        native_poses,
+        variants,
+        video=False,
+    )
+    assert sum(map(len, expected)) > 50
+    with PoseDetector(
+        num_poses=number, min_detection_confidence=detection, min_presence_confidence=presence
+    ) as detector:
+        for pixels, poses in zip(variants, expected, strict=True):
+            same_poses(detector.detect(Frame.from_array(pixels)), poses)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("name", ["one", "interrupted", "joined", "group", "couple"])
+def test_followed_poses_are_those_of_mediapipe(videos: dict[str, list[Pixels]], name: str, number: int) -> None:
+    frames = videos[name]
+    expected = native(
+        door.POSE_LANDMARKER, pose_options(number, 0.5, 0.5), "pose_landmarker_full", native_poses, frames, video=True
+    )
+    with PoseTracker(num_poses=number, search_interval=1) as tracker:
+        for frame, poses in zip(timed(frames), expected, strict=True):
+            same_poses(tracker.track(frame), poses)

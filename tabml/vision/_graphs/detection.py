@@ -12,7 +12,7 @@ import numpy as np
 
 from tabml._litert import LiteGraph
 from tabml.errors import ModelLoadError
-from tabml.vision._graphs.regions import Float32, Pixels, cut, sigmoid, whole
+from tabml.vision._graphs.regions import Float32, Pixels, cut, sigmoid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,17 +52,33 @@ POSE = Head(side=224, layers=((8, 2), (16, 2), (32, 6)), keypoints=4, low=-1.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Detections:
-    """What a detector found, the likeliest first."""
+    """What a detector found, the likeliest first; shares of the square that it saw, the picture in its middle."""
 
     boxes: Float32
-    """Shape (n, 4): left, top, right, bottom, pixels of the picture."""
+    """Shape (n, 4): left, top, width, height."""
     keypoints: Float32
-    """Shape (n, k, 2), pixels of the picture."""
+    """Shape (n, k, 2)."""
     scores: Float32
     """Shape (n,), 0 to 1."""
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def in_picture(self, width: int, height: int) -> Detections:
+        """The same as shares of the picture.
+
+        Source: MediaPipe's ``detection_projection_calculator``.
+        """
+        size = np.array([width, height], np.float32)
+        longer, one = size.max(), np.float32(1)
+        scale, start = longer * (one / size), (np.float32(-0.5) * longer + np.float32(0.5) * size) * (one / size)
+        starts = self.boxes[:, :2] * scale + start
+        ends = (self.boxes[:, :2] + self.boxes[:, 2:]) * scale + start
+        return Detections(
+            boxes=np.concatenate([starts, ends - starts], axis=1),
+            keypoints=self.keypoints * scale + start,
+            scores=self.scores,
+        )
 
 
 class SsdDetector:
@@ -104,68 +120,69 @@ class SsdDetector:
 
     def find(self, pixels: Pixels) -> Detections:
         """What is in the picture, shape (height, width, 3), RGB."""
-        height, width, _ = pixels.shape
-        head, region = self._head, whole(width, height)
-        tensor = cut(pixels, region, head.side, replicate=False, low=head.low)
-        corners, points, scores = self._graph.run([tensor], lambda out: self._likely(out[0][0], out[1][0, :, 0]))
-        corners, points, scores = merged(corners, points, scores, self._min_suppression)
-        size = np.float32(region.width)
-        origin = np.array([region.x - region.width / 2, region.y - region.height / 2], np.float32)
-        return Detections(
-            boxes=(corners.reshape(-1, 2, 2) * size + origin).reshape(-1, 4),
-            keypoints=points * size + origin,
-            scores=scores,
-        )
+        head = self._head
+        tensor = cut(pixels, None, head.side, replicate=False, low=head.low)
+        likely = self._graph.run([tensor], lambda out: self._likely(out[0][0], out[1][0, :, 0]))
+        return merged(likely, self._min_suppression)
 
     def close(self) -> None:
         """Free the model; twice is fine."""
         self._graph.close()
 
-    def _likely(self, raw: Float32, logits: Float32) -> tuple[Float32, Float32, Float32]:
-        """Decode what scores enough: corners (n, 4) and keypoints (n, k, 2) as shares of the input, scores (n,)."""
+    def _likely(self, raw: Float32, logits: Float32) -> Detections:
+        """Decode what scores enough."""
         scores = sigmoid(logits)
         likely = np.flatnonzero(scores >= self._min_confidence)
-        values = (raw[likely] / np.float32(self._head.side)).reshape(len(likely), 2 + self._head.keypoints, 2)
-        centres, sizes = values[:, 0] + self._anchors[likely], values[:, 1]
-        sound = (sizes >= 0).all(axis=1)
-        centres, halves = centres[sound], sizes[sound] / 2
-        points = values[sound, 2:] + self._anchors[likely[sound], None]
-        corners: Float32 = np.concatenate([centres - halves, centres + halves], axis=1)
-        return corners, points, scores[likely[sound]]
+        values = raw[likely] / np.float32(self._head.side)
+        points = values.reshape(len(likely), 2 + self._head.keypoints, 2)
+        centres, halves = points[:, 0] + self._anchors[likely], points[:, 1] / 2
+        starts, ends = centres - halves, centres + halves
+        sound = (ends >= starts).all(axis=1)
+        return Detections(
+            boxes=np.concatenate([starts, ends - starts], axis=1)[sound],
+            keypoints=points[sound, 2:] + self._anchors[likely[sound], None],
+            scores=scores[likely[sound]],
+        )
 
 
-def merged(
-    corners: Float32, points: Float32, scores: Float32, min_suppression: float
-) -> tuple[Float32, Float32, Float32]:
+def merged(found: Detections, min_suppression: float) -> Detections:
     """Weighted suppression: every group of boxes that overlap the likeliest one becomes their mean by score.
 
+    Source: MediaPipe's ``non_max_suppression_calculator``.
+
     Args:
-        corners: Shape (n, 4): left, top, right, bottom.
-        points: Shape (n, k, 2).
-        scores: Shape (n,); a group keeps its highest.
+        found: In any order; a group keeps its highest score.
         min_suppression: Intersection over union above which boxes are one group.
 
     Returns:
-        The same three, for m groups, the likeliest first.
+        The groups, the likeliest first.
     """
-    order = np.argsort(-scores, kind="stable")
-    values = np.concatenate([corners, points.reshape(len(points), points.shape[1] * 2)], axis=1)
+    count = len(found)
+    starts, ends = found.boxes[:, :2], found.boxes[:, :2] + found.boxes[:, 2:]
+    ones = np.ones((count, 1), np.float32)
+    values = np.concatenate([starts, ends, found.keypoints.reshape(count, 2 * found.keypoints.shape[1]), ones], axis=1)
+    order = np.argsort(-found.scores, kind="stable")
     kept: list[Float32] = []
     best: list[np.float32] = []
     while len(order):
-        close = overlaps(corners[order[0]], corners[order]) > min_suppression
+        first = order[0]
+        close = overlaps(values[first, :4], values[order, :4]) > min_suppression
         group = order[close]
-        best.append(scores[order[0]])
+        best.append(found.scores[first])
         if not len(group):
-            kept.append(values[order[0]])
+            kept.append(values[first])
             break
-        weights = scores[group]
-        kept.append((values[group] * weights[:, None]).sum(axis=0) / weights.sum())
+        sums = (values[group] * found.scores[group, None]).sum(axis=0)
+        kept.append(sums / sums[-1])
         order = order[~close]
     if not kept:
-        return corners[:0], points[:0], scores[:0]
-    means = np.stack(kept).astype(np.float32)
-    return means[:, :4], means[:, 4:].reshape(len(means), *points.shape[1:]), np.array(best, np.float32)
+        return found
+    means = np.stack(kept)
+    return Detections(
+        boxes=np.concatenate([means[:, :2], means[:, 2:4] - means[:, :2]], axis=1),
+        keypoints=means[:, 4:-1].reshape(len(means), *found.keypoints.shape[1:]),
+        scores=np.array(best, np.float32),
+    )
 
 
 def overlaps(box: Float32, boxes: Float32) -> Float32:

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import threading
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from tabml.errors import ModelLoadError
 from tabml.vision._graphs.regions import Pixels
 from tabml.vision._pixels import check_pixels
 
 Answer = TypeVar("Answer")
+
+
+def members(bundle: bytes | memoryview, *names: str) -> list[bytes]:
+    """Files of a .task bundle.
+
+    Raises:
+        ModelLoadError: it isn't one, or has not all of them.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+            return [archive.read(name) for name in names]
+    except (zipfile.BadZipFile, KeyError) as problem:
+        raise ModelLoadError(f"a model of another kind: {problem}") from problem
 
 
 class Part(Protocol):
@@ -30,6 +46,9 @@ class Graph(ABC):
     def _find(self, pixels: Pixels, after_ms: int) -> Any:
         """What is in the picture."""
 
+    def _forget(self) -> None:  # noqa: B027
+        """For video: begin anew with the next frame."""
+
     def run(self, pixels: Pixels, convert: Callable[[Any], Answer], *, after_ms: int = 33) -> Answer:
         """Run the graph on one picture.
 
@@ -46,7 +65,11 @@ class Graph(ABC):
         """
         check_pixels(pixels)
         with self._lock:
-            found = self._find(pixels, max(1, after_ms))
+            try:
+                found = self._find(pixels, max(1, after_ms))
+            except BaseException:
+                self._forget()
+                raise
         return convert(found)
 
     def close(self) -> None:

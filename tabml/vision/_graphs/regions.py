@@ -1,4 +1,8 @@
-"""Regions: the rotated rectangles of a picture that the models look at, cut out of it and mapped back."""
+"""Regions: the rotated rectangles of a picture that the models look at, cut out of it and mapped back.
+
+All of it in 32-bit floats and in MediaPipe's order: a place that differs in its last bit is rounded to another
+1/32 pixel now and then, and the landmark models turn that into 1e-3 of the picture.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
+_HALF = np.float32(0.5)
 _RUN = 64
 _STEPS = 32.0
 _LEAST_LOGIT = np.float32(-80)
@@ -21,51 +26,62 @@ _LEAST_LOGIT = np.float32(-80)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """A rotated rectangle, in pixels of the picture."""
+    """A rotated rectangle, normalised: x and width by the picture's width, y and height by its height."""
 
-    x: float
+    x: np.float32
     """Centre."""
-    y: float
+    y: np.float32
     """Centre."""
-    width: float
+    width: np.float32
     """Along the rectangle's own first axis."""
-    height: float
+    height: np.float32
     """Along the rectangle's own second axis."""
-    rotation: float = 0.0
+    rotation: np.float32
     """Radians, clockwise as seen (y grows downwards)."""
+    picture: tuple[int, int]
+    """Width and height of the picture, pixels."""
 
-    def grown(self, scale: float, *, shift_y: float = 0.0, square: bool = True) -> Region:
-        """Moved along its own second axis by a share of its height, made square, then scaled."""
-        sine, cosine = math.sin(self.rotation), math.cos(self.rotation)
-        move = self.height * shift_y
-        width, height = self.width, self.height
-        if square:
-            width = height = max(width, height)
+    @property
+    def _sine(self) -> np.float32:
+        return np.float32(math.sin(self.rotation))
+
+    @property
+    def _cosine(self) -> np.float32:
+        return np.float32(math.cos(self.rotation))
+
+    def grown(self, scale: float, *, shift_y: float = 0.0) -> Region:
+        """Moved along its own second axis by a share of its height, made square in pixels, then scaled.
+
+        Source: MediaPipe's ``rect_transformation_calculator``.
+        """
+        across, down = self.picture
+        move = down * self.height * np.float32(shift_y)
+        side = max(self.width * across, self.height * down)
         return Region(
-            x=self.x - move * sine,
-            y=self.y + move * cosine,
-            width=width * scale,
-            height=height * scale,
+            x=self.x + -move * self._sine / across,
+            y=self.y + move * self._cosine / down,
+            width=side / across * np.float32(scale),
+            height=side / down * np.float32(scale),
             rotation=self.rotation,
+            picture=self.picture,
         )
 
     def project(self, points: Float32) -> Float32:
-        """From shares of the region, shape (n, 2) or more columns, to pixels; a third column, z, to the scale of x.
+        """From shares of the region, shape (n, 3), to shares of the picture; z to the scale of x.
 
-        Source: MediaPipe's ``landmark_projection_calculator``.
+        Source: MediaPipe's ``landmark_projection_calculator``; right for regions that are square in pixels.
         """
-        sine, cosine = math.sin(self.rotation), math.cos(self.rotation)
-        across, down = (points[:, 0] - 0.5) * self.width, (points[:, 1] - 0.5) * self.height
-        mapped = points.copy()
-        mapped[:, 0] = across * cosine - down * sine + self.x
-        mapped[:, 1] = across * sine + down * cosine + self.y
-        if points.shape[1] > 2:
-            mapped[:, 2] *= self.width
+        sine, cosine = self._sine, self._cosine
+        across, down = points[:, 0] - _HALF, points[:, 1] - _HALF
+        mapped = np.empty_like(points)
+        mapped[:, 0] = (cosine * across - sine * down) * self.width + self.x
+        mapped[:, 1] = (sine * across + cosine * down) * self.height + self.y
+        mapped[:, 2] = points[:, 2] * self.width
         return mapped
 
     def turn(self, points: Float32) -> Float32:
-        """World points, shape (n, 3), as seen upright in the picture: turned back by the region's rotation."""
-        sine, cosine = math.sin(self.rotation), math.cos(self.rotation)
+        """World points, shape (n, 3), turned back by the region's rotation: upright as the picture is."""
+        sine, cosine = self._sine, self._cosine
         turned = points.copy()
         turned[:, 0] = cosine * points[:, 0] - sine * points[:, 1]
         turned[:, 1] = sine * points[:, 0] + cosine * points[:, 1]
@@ -73,34 +89,39 @@ class Region:
 
 
 def sigmoid(logits: Float32) -> Float32:
-    """From logits to 0 to 1; what exp can't bear in 32 bits counts as the most it can."""
+    """From logits to 0 to 1, rounded as C does: numpy's own 32-bit exp is off by more than the last bit."""
     one = np.float32(1)
-    likely: Float32 = one / (one + np.exp(-np.clip(logits, _LEAST_LOGIT, -_LEAST_LOGIT)))
+    likely: Float32 = one / (
+        one + np.exp(-np.clip(logits, _LEAST_LOGIT, -_LEAST_LOGIT).astype(float)).astype(np.float32)
+    )
     return likely
 
 
-def normalised_angle(angle: float) -> float:
+def normalised_angle(angle: float) -> np.float32:
     """The same angle from −π to π."""
-    return angle - 2 * math.pi * math.floor((angle + math.pi) / (2 * math.pi))
+    return np.float32(angle - 2 * math.pi * math.floor((angle + math.pi) / (2 * math.pi)))
 
 
-def heading(start: Any, end: Any, target: float) -> float:
+def heading(start: Any, end: Any, target: float) -> np.float32:
     """How far to turn a picture so that the way from ``start`` to ``end`` (pixels) points at ``target`` radians."""
-    return normalised_angle(target - math.atan2(-(float(end[1]) - float(start[1])), float(end[0]) - float(start[0])))
+    return normalised_angle(float(np.float32(target) - np.float32(math.atan2(-(end[1] - start[1]), end[0] - start[0]))))
 
 
-def whole(width: int, height: int) -> Region:
-    """The square around a whole picture: the model sees all of it, letterboxed."""
-    side = float(max(width, height))
-    return Region(x=width / 2, y=height / 2, width=side, height=side)
+def padding(width: int, height: int) -> tuple[np.float32, np.float32]:
+    """How much of a square around a picture is empty on the left, and at the top: shares of the square."""
+    shape = np.float32(height) / np.float32(width)
+    if shape < 1:
+        return np.float32(0), (1 - shape) / 2
+    return (1 - 1 / shape) / 2, np.float32(0)
 
 
-def cut(pixels: Pixels, region: Region, side: int, *, replicate: bool, low: float, high: float = 1.0) -> Float32:
+def cut(pixels: Pixels, region: Region | None, side: int, *, replicate: bool, low: float, high: float = 1.0) -> Float32:
     """The region as a model's input.
 
     Args:
         pixels: Shape (height, width, 3), uint8, RGB.
-        region: What to cut out; upright and ``side`` pixels wide and high afterwards, bilinear.
+        region: What to cut out; upright and ``side`` pixels wide and high afterwards, bilinear. None is the
+            whole picture in the middle of a square.
         side: The model's input side in pixels.
         replicate: Outside the picture: the nearest pixel instead of black.
         low: What black becomes.
@@ -109,7 +130,14 @@ def cut(pixels: Pixels, region: Region, side: int, *, replicate: bool, low: floa
     Returns:
         Shape (1, side, side, 3), float32, from ``low`` to ``high``.
     """
-    where, between = _upright_sources(region, side) if region.rotation == 0 else _sources(region, side)
+    height, width, _ = pixels.shape
+    if region is None:
+        where, between = _letterbox_sources(width, height, side)
+    else:
+        degrees = np.float32(float(region.rotation * np.float32(180)) / math.pi)
+        centre = float(region.x * width), float(region.y * height)
+        sides = float(region.width * width), float(region.height * height)
+        where, between = _sources(centre, sides, float(degrees), side)
     border = cv2.BORDER_REPLICATE if replicate else cv2.BORDER_CONSTANT
     upright = cv2.remap(pixels, where, between, cv2.INTER_LINEAR, borderMode=border)
     values = np.multiply(upright, np.float32((high - low) / 255), dtype=np.float32)
@@ -118,16 +146,17 @@ def cut(pixels: Pixels, region: Region, side: int, *, replicate: bool, low: floa
     return values[None]
 
 
-def _sources(region: Region, side: int) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
+def _sources(
+    centre: tuple[float, float], sides: tuple[float, float], degrees: float, side: int
+) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
     """Where each pixel of an upright ``side`` by ``side`` picture comes from, as ``cv2.remap`` takes it.
 
     The same steps in the same order as in MediaPipe, whose OpenCV rounds places to 1/32 pixel and works
-    through rows in runs of 64; newer ones don't round, and a different rounding of a few pixels moves a box
-    by 1e-3 of the picture.
+    through rows in runs of 64; newer ones don't round.
     """
-    box = ((region.x, region.y), (region.width, region.height), math.degrees(region.rotation))
     upright = np.array([[0, side], [0, 0], [side, 0], [side, side]], np.float32)
-    back = cv2.invert(cv2.getPerspectiveTransform(cv2.boxPoints(box), upright))[1]
+    corners = cv2.boxPoints((centre, sides, degrees))
+    back = cv2.invert(cv2.getPerspectiveTransform(corners, upright))[1]
     column = np.arange(side)
     inside = column % _RUN
     starts, steps = np.multiply.outer(back[:, 0], column - inside), np.multiply.outer(back[:, 0], inside)
@@ -141,4 +170,8 @@ def _sources(region: Region, side: int) -> tuple[NDArray[np.int16], NDArray[np.u
     return where, ((places[1] & 31) << 5 | places[0] & 31).astype(np.uint16)
 
 
-_upright_sources = functools.lru_cache(maxsize=8)(_sources)  # of whole pictures: the same for every frame of a stream
+@functools.lru_cache(maxsize=8)
+def _letterbox_sources(width: int, height: int, side: int) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
+    """Of a whole picture in the middle of a square: the same for every frame of a stream."""
+    longer = float(max(width, height))
+    return _sources((width / 2, height / 2), (longer, longer), 0.0, side)

@@ -27,6 +27,13 @@ class Finding(Protocol):
 Item = TypeVar("Item", bound=Finding, covariant=True)
 
 
+def frozen(array: Float32) -> Float32:
+    """The array, contiguous and read-only from now on."""
+    array = np.ascontiguousarray(array)
+    array.flags.writeable = False
+    return array
+
+
 def listed(array: Float32 | None) -> Any:
     """Plain numbers, or None."""
     return None if array is None else array.tolist()
