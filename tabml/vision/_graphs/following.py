@@ -29,7 +29,7 @@ class LowPass:
 
     def __call__(self, values: Float32, alpha: Float32 | np.float32) -> Float32:
         """The mean after ``values``; ``alpha`` is their weight, 0 to 1."""
-        mean = values
+        mean: Float32 = values
         if self._mean is not None:
             mean = np.asarray(alpha * values + (1.0 - np.asarray(alpha, float)) * self._mean, np.float32)
         self.raw, self._mean = values, mean
@@ -69,7 +69,7 @@ class OneEuro:
             self._frequency = 1.0 / ((now - self._last_ns) * 1e-9)
         self._last_ns = now
         factor = 1.0 if scale is None else float(np.float32(1) / scale)
-        moved: NDArray[np.float64] = np.zeros(values.shape)
+        moved: NDArray[np.floating[Any]] = np.zeros(values.shape)
         if self._values.raw is not None:
             moved = (values.astype(float) - self._values.raw) * factor * self._frequency
         speeds = self._speeds(moved.astype(np.float32), np.float32(self._alpha(self._derivate_cutoff)))
