@@ -53,7 +53,11 @@ def test_options_are_those_of_the_classes(pipeline: Pipeline) -> None:
         return
     for name in pipeline.classes:
         signature = inspect.signature(getattr(tabml.vision, name)).parameters
-        expected = {key: each.default for key, each in signature.items() if key not in ("model", "files")}
+        expected = {
+            key: each.default
+            for key, each in signature.items()
+            if key not in ("model", "files", "threads", "search_interval")
+        }
         assert {option.name: option.default for option in pipeline.options} == expected
         for option in pipeline.options:
             assert type(option.default) is type(expected[option.name])

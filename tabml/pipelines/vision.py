@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -39,6 +40,8 @@ def make(
     if model_id == "gesture_recognizer" and not said.get("gestures", True):
         raise OptionError("gestures=False needs model_id='hand_landmarker'; 'gesture_recognizer' is none")
     kind = getattr(tabml.vision, pipeline.classes[stream])
+    if "threads" in inspect.signature(kind).parameters:
+        said["threads"] = 1  # calls and streams run side by side
     opened: VisionModel[Any] = kind(model=model, files=files, **said)
     return opened
 

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tabml.files import load_model
-from tabml.vision import FaceDetector, Frame, PoseDetector, PoseTracker
+from tabml.vision import FaceDetector, Frame, HandDetector, HandTracker, PoseDetector, PoseTracker, read_video
 from tabml.vision import _mediapipe as door
 
 Pixels = NDArray[np.uint8]
@@ -200,3 +200,106 @@ def test_followed_poses_are_those_of_mediapipe(videos: dict[str, list[Pixels]], 
     with PoseTracker(num_poses=number, search_interval=1) as tracker:
         for frame, poses in zip(timed(frames), expected, strict=True):
             same_poses(tracker.track(frame), poses)
+
+
+def native_hands(result: Any) -> list[tuple[Any, ...]]:
+    """Landmarks, world landmarks, side and gesture of each hand."""
+    sides = [door.best(result.handedness[i]) for i in range(result.handedness_count)]
+    gestures = [door.best(result.gestures[i]) for i in range(getattr(result, "gestures_count", 0))] or [None] * len(
+        sides
+    )
+    return [
+        (
+            door.xyz(door.landmark_rows(result.hand_landmarks[i])),
+            door.xyz(door.landmark_rows(result.hand_world_landmarks[i])),
+            side,
+            gesture,
+        )
+        for i, (side, gesture) in enumerate(zip(sides, gestures, strict=True))
+    ]
+
+
+def native_hand_answers(
+    pictures: list[Pixels], *, number: int, detection: float, presence: float, gestures: bool, video: bool
+) -> list[list[tuple[Any, ...]]]:
+    options = {
+        "num_hands": number,
+        "min_hand_detection_confidence": detection,
+        "min_hand_presence_confidence": presence,
+        "min_tracking_confidence": 0.5,
+    }
+    if not gestures:
+        kind, made = door.HAND_LANDMARKER, door.HandLandmarkerOptions(**options)
+        return native(kind, made, "hand_landmarker", native_hands, pictures, video=video)
+    every = door.ClassifierOptions(max_results=-1)
+    both = door.GestureRecognizerOptions(
+        **options, canned_gestures_classifier_options=every, custom_gestures_classifier_options=every
+    )
+    return native(door.GESTURE_RECOGNIZER, both, "gesture_recognizer", native_hands, pictures, video=video)
+
+
+def same_hands(found: Any, expected: list[tuple[Any, ...]]) -> None:
+    assert len(found) == len(expected)
+    for hand, (points, metres, (side, side_score), gesture) in zip(found, expected, strict=True):
+        np.testing.assert_allclose(hand.landmarks, points, atol=NEAR)
+        np.testing.assert_allclose(hand.world_landmarks, metres, atol=NEAR)
+        assert hand.handedness == side
+        assert hand.handedness_score == pytest.approx(side_score, abs=NEAR)
+        if gesture is None:
+            assert hand.gesture is None
+        else:
+            assert hand.gesture == gesture[0]
+            assert hand.gesture_score == pytest.approx(gesture[1], abs=10 * NEAR)
+
+
+@pytest.mark.parametrize("gestures", [True, False])
+@pytest.mark.parametrize(("number", "detection", "presence"), [(2, 0.5, 0.5), (1, 0.3, 0.2), (6, 0.2, 0.3)])
+def test_hands_are_those_of_mediapipe(
+    variants: list[Pixels], number: int, detection: float, presence: float, gestures: bool
+) -> None:
+    expected = native_hand_answers(
+        variants, number=number, detection=detection, presence=presence, gestures=gestures, video=False
+    )
+    assert sum(map(len, expected)) > 30
+    with HandDetector(
+        num_hands=number, gestures=gestures, min_detection_confidence=detection, min_presence_confidence=presence
+    ) as detector:
+        for pixels, hands in zip(variants, expected, strict=True):
+            same_hands(detector.detect(Frame.from_array(pixels)), hands)
+
+
+@pytest.fixture(scope="module")
+def hand_videos(pictures: Callable[[str], Path]) -> dict[str, list[Pixels]]:
+    """Videos of one hand, of hands that come and go, and a real one."""
+    one = list(wandering(Frame.from_file(pictures("hand_thumb_up.jpg")).to_rgb(), 60))
+    two = list(wandering(Frame.from_file(pictures("pose_test_image.jpg")).to_rgb(), 40, (960, 540)))
+    with read_video(pictures("hand_test_video.mp4")) as video:
+        real = [frame.to_rgb() for frame in video]
+    return {"one": one, "interrupted": interrupted(one), "joined": joined(one), "two": two, "real": real}
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("name", ["one", "interrupted", "joined", "two", "real"])
+def test_followed_hands_are_those_of_mediapipe(hand_videos: dict[str, list[Pixels]], name: str, number: int) -> None:
+    frames = hand_videos[name][:90]
+    expected = native_hand_answers(frames, number=number, detection=0.5, presence=0.5, gestures=number == 2, video=True)
+    assert any(expected)
+    with HandTracker(num_hands=number, gestures=number == 2, search_interval=1) as tracker:
+        for frame, hands in zip(timed(frames), expected, strict=True):
+            same_hands(tracker.track(frame), hands)
+
+
+@pytest.mark.parametrize("name", ["one", "real"])
+def test_a_hand_alone_is_the_same_when_others_are_searched_for_now_and_then(
+    hand_videos: dict[str, list[Pixels]], name: str
+) -> None:
+    frames = hand_videos[name]
+    expected = native_hand_answers(frames, number=2, detection=0.5, presence=0.5, gestures=False, video=True)
+    other = 0
+    with HandTracker(num_hands=2, gestures=False) as tracker:
+        for frame, hands in zip(timed(frames), expected, strict=True):
+            try:
+                same_hands(tracker.track(frame), hands)
+            except AssertionError:
+                other += 1
+    assert other <= len(frames) / 100

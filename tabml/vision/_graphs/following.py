@@ -130,6 +130,18 @@ def replaced(followed: Sequence[Region], found: Sequence[Region], min_overlap: f
     return kept
 
 
+def added(followed: Sequence[Region], found: Sequence[Region], min_overlap: float) -> list[Region]:
+    """Both lists as one, without what was found and overlaps an earlier region more than ``min_overlap``.
+
+    Source: MediaPipe's ``hand_association_calculator``.
+    """
+    kept = list(followed)
+    for region in found:
+        if not any(overlap(region, other) > min_overlap for other in kept):
+            kept.append(region)
+    return kept
+
+
 def overlap(a: Region, b: Region) -> float:
     """Intersection over union of two regions as if they were upright, 0 to 1."""
     shared = 1.0

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from tabml._litert import LiteGraph
 from tabml.errors import ModelLoadError
 from tabml.vision._graphs.regions import Pixels
 from tabml.vision._pixels import check_pixels
@@ -27,6 +28,18 @@ def members(bundle: bytes | memoryview, *names: str) -> list[bytes]:
             return [archive.read(name) for name in names]
     except (zipfile.BadZipFile, KeyError) as problem:
         raise ModelLoadError(f"a model of another kind: {problem}") from problem
+
+
+def expect_shapes(graph: LiteGraph, shapes: list[tuple[int, ...]]) -> None:
+    """Close the graph unless its inputs and outputs have these shapes.
+
+    Raises:
+        ModelLoadError: they haven't.
+    """
+    given = [spec.shape for spec in (*graph.inputs, *graph.outputs)]
+    if given != shapes:
+        graph.close()
+        raise ModelLoadError(f"a model of another kind: its tensors are {given}, not {shapes}")
 
 
 class Part(Protocol):

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from tabml._litert import LiteGraph
-from tabml.errors import ModelLoadError
 from tabml.vision._graphs.detection import POSE, SsdDetector
 from tabml.vision._graphs.following import Follower, LowPass, OneEuro, replaced
-from tabml.vision._graphs.graph import Graph, members
+from tabml.vision._graphs.graph import Graph, expect_shapes, members
 from tabml.vision._graphs.regions import Float32, Pixels, Region, cut, heading, padding, sigmoid
 
 _SIDE = 256
@@ -60,10 +59,7 @@ class BodyLandmarks:
             ModelLoadError: it is another model.
         """
         self._graph = LiteGraph(model, threads=threads)
-        shapes = [spec.shape for spec in (*self._graph.inputs, *self._graph.outputs)]
-        if shapes != _SHAPES:
-            self._graph.close()
-            raise ModelLoadError(f"a model of another kind: its tensors are {shapes}")
+        expect_shapes(self._graph, _SHAPES)
         self._min_confidence = min_confidence
 
     def find(self, pixels: Pixels, region: Region) -> Body | None:

@@ -55,11 +55,14 @@ class Region:
         Source: MediaPipe's ``rect_transformation_calculator``.
         """
         across, down = self.picture
-        move = down * self.height * np.float32(shift_y)
+        x, y = self.x, self.y + self.height * np.float32(shift_y)
+        if self.rotation:
+            move = down * self.height * np.float32(shift_y)
+            x, y = self.x + -move * self._sine / across, self.y + move * self._cosine / down
         side = max(self.width * across, self.height * down)
         return Region(
-            x=self.x + -move * self._sine / across,
-            y=self.y + move * self._cosine / down,
+            x=x,
+            y=y,
             width=side / across * np.float32(scale),
             height=side / down * np.float32(scale),
             rotation=self.rotation,
