@@ -10,6 +10,7 @@ from tabml.files import FileProvider
 from tabml.vision._model import Detector, ModelSource, Task, Tracker, VisionModel, count, one_of, ratio, thread_count
 from tabml.vision.frame import Frame
 from tabml.vision.results import Box, FaceDetection, FaceDetections, FaceMeshes, FaceMeshResult
+from tabml.vision.results.found import frozen
 
 _RANGES = ("short", "full")
 
@@ -82,6 +83,7 @@ class _MeshModel(VisionModel[FaceMeshes]):
     """The options and answers that the detector and the tracker of meshes share."""
 
     _video: bool
+    _search_interval = 1
 
     def __init__(
         self,
@@ -93,6 +95,7 @@ class _MeshModel(VisionModel[FaceMeshes]):
         min_detection_confidence: float = 0.5,
         min_presence_confidence: float = 0.5,
         min_tracking_confidence: float = 0.5,
+        threads: int | None = None,
         model: ModelSource | None = None,
         files: FileProvider | None = None,
     ) -> None:
@@ -105,7 +108,9 @@ class _MeshModel(VisionModel[FaceMeshes]):
             transform: Also give the 4×4 matrix from the canonical face to the camera.
             min_detection_confidence: For a face to be found at all, 0 to 1.
             min_presence_confidence: For its mesh to be believed, 0 to 1.
-            min_tracking_confidence: For a face to be followed from frame to frame, 0 to 1.
+            min_tracking_confidence: Of no effect in single pictures.
+            threads: How many threads share one call, 1 to 64; every core (at most 8) when None. A server of
+                many streams takes 1.
             model: Another model, instead of the default of ``range``.
             files: Where model files come from; the default provider when None.
 
@@ -113,35 +118,39 @@ class _MeshModel(VisionModel[FaceMeshes]):
             OptionError: an option is outside its range.
         """
         one_of("range", range, _RANGES)
-        self._options = {
-            "num_faces": count("num_faces", num_faces),
-            "min_face_detection_confidence": ratio("min_detection_confidence", min_detection_confidence),
-            "min_face_presence_confidence": ratio("min_presence_confidence", min_presence_confidence),
-            "min_tracking_confidence": ratio("min_tracking_confidence", min_tracking_confidence),
-            "output_face_blendshapes": bool(blendshapes),
-            "output_facial_transformation_matrixes": bool(transform),
-        }
+        self._num_faces = count("num_faces", num_faces)
+        self._blendshapes, self._transform = bool(blendshapes), bool(transform)
+        self._min_detection = ratio("min_detection_confidence", min_detection_confidence)
+        self._min_presence = ratio("min_presence_confidence", min_presence_confidence)
+        self._min_tracking = ratio("min_tracking_confidence", min_tracking_confidence)
+        self._threads = thread_count("threads", threads)
         name = "face_landmarker" if range == "short" else "face_landmarker_full_range"
         super().__init__(model=name if model is None else model, files=files)
 
-    def _build(self, model: bytes | memoryview) -> Any:
-        from tabml.vision import _mediapipe as door
+    def _build(self, model: bytes | memoryview) -> Task:
+        from tabml.vision._graphs.meshes import MeshGraph
 
-        options = door.FaceLandmarkerOptions(**self._options)
-        return door.NativeTask(door.FACE_LANDMARKER, options, model, video=self._video)
+        return MeshGraph(
+            model,
+            expressions=self._blendshapes,
+            transform=self._transform,
+            threads=self._threads,
+            num_faces=self._num_faces,
+            min_detection=self._min_detection,
+            min_presence=self._min_presence,
+            min_tracking=self._min_tracking if self._video else None,
+            search_interval=self._search_interval,
+        )
 
     def _read(self, native: Any, frame: Frame) -> FaceMeshes:
-        from tabml.vision import _mediapipe as door
-
-        shapes, matrices = native.face_blendshapes_count, native.facial_transformation_matrixes_count
         return FaceMeshes(
             items=tuple(
                 FaceMeshResult(
-                    landmarks=door.xyz(door.landmark_rows(native.face_landmarks[i])),
-                    blendshapes=door.scores_by_index(native.face_blendshapes[i]) if i < shapes else None,
-                    transform=door.matrix(native.facial_transformation_matrixes[i]) if i < matrices else None,
+                    landmarks=frozen(face.points),
+                    blendshapes=None if face.expressions is None else frozen(face.expressions),
+                    transform=None if face.transform is None else frozen(face.transform),
                 )
-                for i in range(native.face_landmarks_count)
+                for face in native
             ),
             width=frame.width,
             height=frame.height,
@@ -160,6 +169,61 @@ class FaceMesh(_MeshModel, Detector[FaceMeshes]):
 
 
 class FaceMeshTracker(_MeshModel, Tracker[FaceMeshes]):
-    """Follows faces through one video as meshes of 478 landmarks; smoothed when ``num_faces`` is 1."""
+    """Follows faces through one video as meshes of 478 landmarks; smoothed when ``num_faces`` is 1.
+
+    The face detector runs while nobody is followed, on the frame after somebody was lost, and on every
+    ``search_interval``-th frame while fewer than ``num_faces`` are followed.
+    """
 
     _video = True
+
+    def __init__(
+        self,
+        *,
+        num_faces: int = 1,
+        search_interval: int = 5,
+        range: Literal["short", "full"] = "short",
+        blendshapes: bool = False,
+        transform: bool = False,
+        min_detection_confidence: float = 0.5,
+        min_presence_confidence: float = 0.5,
+        min_tracking_confidence: float = 0.5,
+        threads: int | None = None,
+        model: ModelSource | None = None,
+        files: FileProvider | None = None,
+    ) -> None:
+        """Check the options; nothing is loaded yet.
+
+        Args:
+            num_faces: The most faces to follow, 1 to 100.
+            search_interval: Frames from one search for further faces to the next, 1 to 100. 1 searches on every
+                frame, as MediaPipe does; with 5 a face that comes into view beside others is seen up to 4 frames
+                later.
+            range: ``"full"`` also finds small and many faces.
+            blendshapes: Also give 52 blendshape weights a face.
+            transform: Also give the 4×4 matrix from the canonical face to the camera.
+            min_detection_confidence: For a face to be found at all, 0 to 1.
+            min_presence_confidence: For its mesh to be believed, 0 to 1.
+            min_tracking_confidence: How much a face found anew overlaps a followed one (intersection over union,
+                0 to 1) to be the same one.
+            threads: How many threads share one call, 1 to 64; every core (at most 8) when None. A server of
+                many streams takes 1.
+            model: Another model, instead of the default of ``range``.
+            files: Where model files come from; the default provider when None.
+
+        Raises:
+            OptionError: an option is outside its range.
+        """
+        self._search_interval = count("search_interval", search_interval)
+        super().__init__(
+            num_faces=num_faces,
+            range=range,
+            blendshapes=blendshapes,
+            transform=transform,
+            min_detection_confidence=min_detection_confidence,
+            min_presence_confidence=min_presence_confidence,
+            min_tracking_confidence=min_tracking_confidence,
+            threads=threads,
+            model=model,
+            files=files,
+        )

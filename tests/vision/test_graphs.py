@@ -12,7 +12,17 @@ import pytest
 from numpy.typing import NDArray
 
 from tabml.files import load_model
-from tabml.vision import FaceDetector, Frame, HandDetector, HandTracker, PoseDetector, PoseTracker, read_video
+from tabml.vision import (
+    FaceDetector,
+    FaceMesh,
+    FaceMeshTracker,
+    Frame,
+    HandDetector,
+    HandTracker,
+    PoseDetector,
+    PoseTracker,
+    read_video,
+)  # fmt: skip
 from tabml.vision import _mediapipe as door
 
 Pixels = NDArray[np.uint8]
@@ -303,3 +313,76 @@ def test_a_hand_alone_is_the_same_when_others_are_searched_for_now_and_then(
             except AssertionError:
                 other += 1
     assert other <= len(frames) / 100
+
+
+def native_meshes(result: Any) -> list[tuple[Any, ...]]:
+    """Landmarks, blendshapes and matrix of each face."""
+    shapes, matrices = result.face_blendshapes_count, result.facial_transformation_matrixes_count
+    return [
+        (
+            door.xyz(door.landmark_rows(result.face_landmarks[i])),
+            door.scores_by_index(result.face_blendshapes[i]) if i < shapes else None,
+            door.matrix(result.facial_transformation_matrixes[i]) if i < matrices else None,
+        )
+        for i in range(result.face_landmarks_count)
+    ]
+
+
+def native_mesh_answers(
+    pictures: list[Pixels], *, number: int, detection: float, presence: float, reach: str, video: bool
+) -> list[list[tuple[Any, ...]]]:
+    options = door.FaceLandmarkerOptions(
+        num_faces=number,
+        min_face_detection_confidence=detection,
+        min_face_presence_confidence=presence,
+        min_tracking_confidence=0.5,
+        output_face_blendshapes=True,
+        output_facial_transformation_matrixes=True,
+    )
+    name = "face_landmarker" if reach == "short" else "face_landmarker_full_range"
+    return native(door.FACE_LANDMARKER, options, name, native_meshes, pictures, video=video)
+
+
+def same_meshes(found: Any, expected: list[tuple[Any, ...]]) -> None:
+    assert len(found) == len(expected)
+    for face, (points, shapes, matrix) in zip(found, expected, strict=True):
+        np.testing.assert_allclose(face.landmarks, points, atol=NEAR)
+        np.testing.assert_allclose(face.blendshapes, shapes, atol=10 * NEAR)
+        np.testing.assert_allclose(face.transform[:3, :3], matrix[:3, :3], atol=10 * NEAR)
+        np.testing.assert_allclose(face.transform[:3, 3], matrix[:3, 3], rtol=10 * NEAR, atol=0.02)  # cm
+
+
+@pytest.mark.parametrize("reach", ["short", "full"])
+@pytest.mark.parametrize(("number", "detection", "presence"), [(1, 0.5, 0.5), (4, 0.2, 0.3)])
+def test_meshes_are_those_of_mediapipe(
+    variants: list[Pixels], number: int, detection: float, presence: float, reach: Any
+) -> None:
+    expected = native_mesh_answers(
+        variants, number=number, detection=detection, presence=presence, reach=reach, video=False
+    )
+    assert sum(map(len, expected)) > 30
+    with FaceMesh(
+        num_faces=number, min_detection_confidence=detection, min_presence_confidence=presence, range=reach,
+        blendshapes=True, transform=True,
+    ) as detector:  # fmt: skip
+        for pixels, faces in zip(variants, expected, strict=True):
+            same_meshes(detector.detect(Frame.from_array(pixels)), faces)
+
+
+@pytest.fixture(scope="module")
+def face_videos(pictures: Callable[[str], Path], portrait: Path) -> dict[str, list[Pixels]]:
+    """Videos of one face and of faces that come and go."""
+    one = list(wandering(Frame.from_file(portrait).to_rgb(), 60))
+    group = list(wandering(Frame.from_file(pictures("coupleanddog.jpeg")).to_rgb(), 50, (500, 400)))
+    return {"one": one, "interrupted": interrupted(one), "joined": joined(one), "group": group}
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("name", ["one", "interrupted", "joined", "group"])
+def test_followed_meshes_are_those_of_mediapipe(face_videos: dict[str, list[Pixels]], name: str, number: int) -> None:
+    frames = face_videos[name]
+    expected = native_mesh_answers(frames, number=number, detection=0.5, presence=0.5, reach="short", video=True)
+    assert any(expected)
+    with FaceMeshTracker(num_faces=number, search_interval=1, blendshapes=True, transform=True) as tracker:
+        for frame, faces in zip(timed(frames), expected, strict=True):
+            same_meshes(tracker.track(frame), faces)

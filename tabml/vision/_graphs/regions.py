@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -69,6 +69,10 @@ class Region:
             picture=self.picture,
         )
 
+    def widened(self, scale: float) -> Region:
+        """Scaled, and still as wide and high as it was in relation."""
+        return replace(self, width=self.width * np.float32(scale), height=self.height * np.float32(scale))
+
     def project(self, points: Float32) -> Float32:
         """From shares of the region, shape (n, 3), to shares of the picture; z to the scale of x.
 
@@ -80,6 +84,23 @@ class Region:
         mapped[:, 0] = (cosine * across - sine * down) * self.width + self.x
         mapped[:, 1] = (sine * across + cosine * down) * self.height + self.y
         mapped[:, 2] = points[:, 2] * self.width
+        return mapped
+
+    def map(self, points: Float32) -> Float32:
+        """As :meth:`project`, and right for all regions: MediaPipe's way where a graph projects by a matrix.
+
+        z is scaled as a step along the region's first axis is, counted in shares of the picture.
+        """
+        across, down = self.picture
+        wide, high = self.width * np.float32(across), self.height * np.float32(down)
+        unit_x, unit_y = np.float32(1) / np.float32(across), np.float32(1) / np.float32(down)
+        sine, cosine = self._sine, self._cosine
+        start_x = (-_HALF * wide * cosine + _HALF * high * sine + self.x * np.float32(across)) * unit_x
+        start_y = (-_HALF * high * cosine - _HALF * wide * sine + self.y * np.float32(down)) * unit_y
+        mapped = np.empty_like(points)
+        mapped[:, 0] = points[:, 0] * (wide * cosine * unit_x) + points[:, 1] * (-high * sine * unit_x) + start_x
+        mapped[:, 1] = points[:, 0] * (wide * sine * unit_y) + points[:, 1] * (high * cosine * unit_y) + start_y
+        mapped[:, 2] = points[:, 2] * np.float32(math.hypot(wide * cosine * unit_x, wide * sine * unit_y))
         return mapped
 
     def turn(self, points: Float32) -> Float32:
