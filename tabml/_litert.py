@@ -10,6 +10,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -128,8 +129,12 @@ class LiteGraph:
     def close(self) -> None:
         """Free the model, after a call that is running; twice is fine."""
         with self._lock:
+            was_open, self._interpreter = self._interpreter is not None, None
             self._in = self._out = []
-            self._interpreter = None
+            self._model = b""
+        if was_open:
+            with suppress(AttributeError, OSError):  # glibc keeps what is freed, unless asked
+                ctypes.CDLL(None).malloc_trim(0)
 
 
 def _spec(details: Any) -> TensorSpec:
