@@ -24,7 +24,9 @@ def metadata() -> bytes:
 @pytest.mark.parametrize(("scale", "turn"), [(1.0, 0.0), (0.5, 0.3), (1.7, -0.2)])
 def test_a_head_that_a_camera_sees_is_placed_where_it_is(metadata: bytes, scale: float, turn: float) -> None:
     geometry = HeadGeometry(metadata)
-    face = geometry._face
+    face = np.zeros((geometry._count, 3))
+    face[geometry._rows] = geometry._face
+    face[np.setdiff1d(np.arange(len(face)), geometry._rows)] = geometry._face.mean(axis=0)
     cosine, sine = np.cos(turn), np.sin(turn)
     matrix = np.eye(4)
     matrix[:3, :3] = [[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]]

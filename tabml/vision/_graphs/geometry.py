@@ -49,10 +49,10 @@ class HeadGeometry:
                 elif field == _BASIS and isinstance(value, bytes):
                     pair = dict(_fields(value))
                     weights[int(pair[_LANDMARK])] = float(pair[_WEIGHT])
-            self._face = np.array(values).reshape(-1, _VERTEX)[:, :3]
-            rows = list(weights)
-            self._weights = np.zeros(len(self._face))
-            self._weights[rows] = list(weights.values())
+            face = np.array(values).reshape(-1, _VERTEX)[:, :3]
+            self._count = len(face)
+            self._rows = np.array(list(weights), int)
+            self._face, self._weights = face[self._rows], np.array(list(weights.values()))
         except (ValueError, IndexError, KeyError, TypeError, struct.error) as problem:
             raise ModelLoadError(f"a model of another kind: its canonical face can't be read ({problem})") from problem
         if not (np.isfinite(self._face).all() and self._weights.sum() > 0):
@@ -62,18 +62,19 @@ class HeadGeometry:
         """The matrix from the canonical face (cm) to the camera, shape (4, 4); None when the face is but a dot.
 
         Args:
-            points: Shape (n, 3), normalised; n is at least that of the canonical face.
+            points: Shape (n, 3), normalised; n is at least that of the canonical face, without irises.
             picture: Width and height, pixels.
         """
-        screen = points[: len(self._face)].astype(float)
-        away = screen[:, :2] - screen[:, :2].mean(axis=0)
-        if math.sqrt((away**2).sum(axis=1).max()) <= _TOO_COMPACT:
+        points = points[: self._count]
+        away = points[:, :2] - points[:, :2].mean(axis=0)
+        if math.sqrt((away * away).sum(axis=1).max()) <= _TOO_COMPACT:
             return None
         width, height = picture
         high = 2 * _NEAR * math.tan(_FIELD_OF_VIEW / 2)
         wide = width * high / height
-        screen = (screen * (1, -1, 1) + (0, 1, 0)) * (wide, high, wide) - (wide / 2, high / 2, 0)
-        depth = screen[:, 2].mean()
+        screen = (points[self._rows].astype(float) * (1, -1, 1) + (0, 1, 0)) * (wide, high, wide)
+        screen -= (wide / 2, high / 2, 0)
+        depth = float(points[:, 2].mean(dtype=float)) * wide
         first = _scale_of(self._onto(screen * (1, 1, -1)))
         second = _scale_of(self._onto(_unprojected(screen, depth, first)))
         return self._onto(_unprojected(screen, depth, first * second)).astype(np.float32)

@@ -108,13 +108,13 @@ def around(points: Float32, picture: tuple[int, int]) -> Region:
 class Expressions:
     """The model of 52 blendshapes."""
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, *, threads: int) -> None:
         """Load it.
 
         Raises:
             ModelLoadError: it is another model.
         """
-        self._graph = LiteGraph(model)
+        self._graph = LiteGraph(model, threads=threads)
         expect_shapes(self._graph, [(1, len(_TELLING), 2), (_EXPRESSIONS,)])
 
     def read(self, points: Float32, picture: tuple[int, int]) -> Float32:
@@ -173,7 +173,7 @@ class MeshGraph(Graph):
         parts: list[Part] = [self._detector, self._landmarks]
         self._expressions: Expressions | None = None
         if expressions:
-            self._expressions = Expressions(*members(model, "face_blendshapes.tflite"))
+            self._expressions = Expressions(*members(model, "face_blendshapes.tflite"), threads=threads)
             parts.append(self._expressions)
         self._geometry: HeadGeometry | None = None
         if transform:
