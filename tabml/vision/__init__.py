@@ -7,16 +7,20 @@ from tabml.vision.annotate import DEFAULT_STYLE, Style, annotate
 from tabml.vision.faces import FaceDetector, FaceMesh, FaceMeshTracker
 from tabml.vision.frame import DEFAULT_LIMITS, DecodeLimits, Frame, PixelFormat, RawFormat
 from tabml.vision.hands import HandDetector, HandTracker
+from tabml.vision.irises import IrisDetector, IrisTracker
 from tabml.vision.masks import Segmenter
 from tabml.vision.poses import PoseDetector, PoseTracker
 from tabml.vision.results import (
     Box,
+    Eye,
     FaceDetection,
     FaceDetections,
+    FaceIrises,
     FaceMeshes,
     FaceMeshResult,
     Hand,
     Hands,
+    Irises,
     Pose,
     Poses,
     Segmentation,
@@ -29,9 +33,11 @@ __all__ = [
     "JOINTS",
     "Box",
     "DecodeLimits",
+    "Eye",
     "FaceDetection",
     "FaceDetections",
     "FaceDetector",
+    "FaceIrises",
     "FaceMesh",
     "FaceMeshResult",
     "FaceMeshTracker",
@@ -41,6 +47,9 @@ __all__ = [
     "HandDetector",
     "HandTracker",
     "Hands",
+    "IrisDetector",
+    "IrisTracker",
+    "Irises",
     "PixelFormat",
     "Pose",
     "PoseDetector",

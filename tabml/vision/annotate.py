@@ -15,18 +15,20 @@ from tabml.vision.angles import JOINTS
 from tabml.vision.frame import Frame
 from tabml.vision.results import (
     Box,
+    Eye,
     FaceDetections,
     FaceMeshes,
     FaceMeshResult,
     Hand,
     Hands,
+    Irises,
     Pose,
     Poses,
     Segmentation,
 )
 
 Colour = tuple[int, int, int]
-Result = FaceDetections | FaceMeshes | Hands | Poses | Segmentation
+Result = FaceDetections | FaceMeshes | Hands | Irises | Poses | Segmentation
 
 # Okabe & Ito, Color Universal Design, 2008: told apart with any colour vision.
 ORANGE: Colour = (230, 159, 0)
@@ -64,6 +66,9 @@ class Style:
 
 
 DEFAULT_STYLE = Style()
+
+_LIDS = (*((i, i + 1) for i in range(8)), (0, 9), *((i, i + 1) for i in range(9, 15)), (15, 8))
+"""Of an eye's region."""
 
 
 def annotate(frame: Frame, *results: Result, style: Style = DEFAULT_STYLE) -> Frame:
@@ -144,6 +149,11 @@ class _Canvas:
             self._cv2.LINE_AA,
         )  # fmt: skip
 
+    def label(self, words: str, x: float, y: float, colour: Colour) -> None:
+        """:meth:`text` at a normalised place, unless the style leaves labels out."""
+        if self._style.labels:
+            self.text(words, x * self._width, y * self._height, colour)
+
     def box(self, box: Box, words: str) -> None:
         left, top, right, bottom = box.to_pixels(self._width, self._height)
         self._cv2.rectangle(self.pixels, (left, top), (right, bottom), ORANGE, self._thickness(1.3))
@@ -167,6 +177,25 @@ class _Canvas:
             known = hand.gesture not in (None, "None")
             words = hand.handedness + (f" {(hand.gesture or '').replace('_', ' ')}" if known else "")
             self.text(words, hand.box.x * self._width, hand.box.y * self._height - 4 * self._unit, colour)
+
+    def eye(self, eye: Eye) -> None:
+        colour = ORANGE if eye.side == "left" else SKY
+        self.lines(eye.region, _LIDS, colour, width=0.7)
+        if eye.closed:
+            return
+        self.lines(eye.iris, ((1, 2), (2, 3), (3, 4), (4, 1)), YELLOW, width=0.7)
+        size = np.array([self._width, self._height], np.float32)
+        start = eye.iris[0, :2] * size
+        long = 2 * float(np.linalg.norm((eye.region[0, :2] - eye.region[8, :2]) * size))
+        self.arrow(start, start + long * eye.gaze_in_camera[:2] * (1, -1), YELLOW)
+
+    def arrow(self, start: NDArray[np.float32], end: NDArray[np.float32], colour: Colour) -> None:
+        """From one pixel to another."""
+        fixed = [tuple(np.rint(point * (1 << self._FIXED)).astype(int).tolist()) for point in (start, end)]
+        for tint, thickness in ((BLACK, self._thickness(1.3) + 2), (colour, self._thickness(1.3))):
+            self._cv2.arrowedLine(
+                self.pixels, *fixed, tint, thickness, self._cv2.LINE_AA, self._FIXED, tipLength=0.25
+            )  # fmt: skip
 
     def pose(self, pose: Pose) -> None:
         seen = pose.visibility >= self._style.min_visibility
@@ -219,6 +248,15 @@ def _hands(canvas: _Canvas, result: Hands) -> None:
         canvas.hand(hand)
 
 
+def _irises(canvas: _Canvas, result: Irises) -> None:
+    for face in result:
+        for eye in face.eyes:
+            canvas.eye(eye)
+        if face.distance_mm is not None:
+            x, y, _ = face.right.region[:, :3].min(axis=0).tolist()
+            canvas.label(f"{face.distance_mm / 10:.0f} cm", x, y, WHITE)
+
+
 def _poses(canvas: _Canvas, result: Poses) -> None:
     for pose in result:
         canvas.pose(pose)
@@ -228,6 +266,7 @@ _DRAW: dict[type, Callable[[_Canvas, Any], None]] = {
     FaceDetections: _faces,
     FaceMeshes: _meshes,
     Hands: _hands,
+    Irises: _irises,
     Poses: _poses,
     Segmentation: _Canvas.mask,
 }

@@ -132,3 +132,20 @@ FACE_REGIONS: dict[str, tuple[int, ...]] = {
 }
 """Face landmarks of each region; an iris is its centre, then four points of the rim."""
 # fmt: on
+
+EYE_REGION: dict[str, tuple[int, ...]] = {
+    "right": (
+        33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173, 130, 25, 110, 24, 23, 22, 26,
+        112, 243, 247, 30, 29, 27, 28, 56, 190, 226, 31, 228, 229, 230, 231, 232, 233, 244, 113, 225, 224, 223, 222,
+        221, 189, 35, 124, 46, 53, 52, 65, 143, 111, 117, 118, 119, 120, 121, 128, 245, 156, 70, 63, 105, 66, 107,
+        55, 193,
+    ),
+    "left": (
+        263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398, 359, 255, 339, 254, 253,
+        252, 256, 341, 463, 467, 260, 259, 257, 258, 286, 414, 446, 261, 448, 449, 450, 451, 452, 453, 464, 342,
+        445, 444, 443, 442, 441, 413, 265, 353, 276, 283, 282, 295, 372, 340, 346, 347, 348, 349, 350, 357, 465,
+        383, 300, 293, 334, 296, 336, 285, 417,
+    ),
+}  # fmt: skip
+"""The 71 points around each eye in the order of MediaPipe's iris model: the lids' lower edge from the outer corner to
+the inner one and their upper edge, each without the next, then wider rings and the brow; both sides alike."""

@@ -44,6 +44,8 @@ class FoundMesh:
 
     points: Float32
     """Shape (478, 3), normalised; z on the scale of x."""
+    score: float
+    """How surely it is a face, 0 to 1."""
     next_region: Region
     """Where to look for it in the next frame."""
     expressions: Float32 | None = None
@@ -76,10 +78,11 @@ class MeshLandmarks:
 
     def _mesh(self, out: Any, region: Region) -> FoundMesh | None:
         raw, flag, _ = out
-        if not float(sigmoid(flag[0, 0, 0])[0]) > self._min_confidence:
+        score = float(sigmoid(flag[0, 0, 0])[0])
+        if not score > self._min_confidence:
             return None
         points = region.map(raw.reshape(_POINTS, 3) / np.float32(_SIDE))
-        return FoundMesh(points=points, next_region=around(points, region.picture))
+        return FoundMesh(points=points, score=score, next_region=around(points, region.picture))
 
 
 def around(points: Float32, picture: tuple[int, int]) -> Region:

@@ -10,19 +10,23 @@ from __future__ import annotations
 from tabml.vision.results.faces import FaceDetection, FaceDetections, FaceMeshes, FaceMeshResult
 from tabml.vision.results.found import Box, Float32, Found
 from tabml.vision.results.hands import Hand, Hands
+from tabml.vision.results.irises import Eye, FaceIrises, Irises
 from tabml.vision.results.masks import Segmentation
 from tabml.vision.results.poses import Pose, Poses
 
 __all__ = [
     "Box",
+    "Eye",
     "FaceDetection",
     "FaceDetections",
+    "FaceIrises",
     "FaceMeshResult",
     "FaceMeshes",
     "Float32",
     "Found",
     "Hand",
     "Hands",
+    "Irises",
     "Pose",
     "Poses",
     "Segmentation",
