@@ -9,6 +9,7 @@ from tabml.vision.frame import DEFAULT_LIMITS, DecodeLimits, Frame, PixelFormat,
 from tabml.vision.hands import HandDetector, HandTracker
 from tabml.vision.irises import IrisDetector, IrisTracker
 from tabml.vision.masks import Segmenter
+from tabml.vision.objects import ObjectDetector
 from tabml.vision.poses import PoseDetector, PoseTracker
 from tabml.vision.results import (
     Box,
@@ -21,6 +22,8 @@ from tabml.vision.results import (
     Hand,
     Hands,
     Irises,
+    ObjectDetection,
+    ObjectDetections,
     Pose,
     Poses,
     Segmentation,
@@ -50,6 +53,9 @@ __all__ = [
     "IrisDetector",
     "IrisTracker",
     "Irises",
+    "ObjectDetection",
+    "ObjectDetections",
+    "ObjectDetector",
     "PixelFormat",
     "Pose",
     "PoseDetector",

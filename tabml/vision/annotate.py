@@ -22,13 +22,14 @@ from tabml.vision.results import (
     Hand,
     Hands,
     Irises,
+    ObjectDetections,
     Pose,
     Poses,
     Segmentation,
 )
 
 Colour = tuple[int, int, int]
-Result = FaceDetections | FaceMeshes | Hands | Irises | Poses | Segmentation
+Result = FaceDetections | FaceMeshes | Hands | Irises | ObjectDetections | Poses | Segmentation
 
 # Okabe & Ito, Color Universal Design, 2008: told apart with any colour vision.
 ORANGE: Colour = (230, 159, 0)
@@ -257,6 +258,11 @@ def _irises(canvas: _Canvas, result: Irises) -> None:
             canvas.label(f"{face.distance_mm / 10:.0f} cm", x, y, WHITE)
 
 
+def _objects(canvas: _Canvas, result: ObjectDetections) -> None:
+    for found in reversed(result):
+        canvas.box(found.box, f"{found.label} {found.score:.0%}")
+
+
 def _poses(canvas: _Canvas, result: Poses) -> None:
     for pose in result:
         canvas.pose(pose)
@@ -267,6 +273,7 @@ _DRAW: dict[type, Callable[[_Canvas, Any], None]] = {
     FaceMeshes: _meshes,
     Hands: _hands,
     Irises: _irises,
+    ObjectDetections: _objects,
     Poses: _poses,
     Segmentation: _Canvas.mask,
 }

@@ -164,10 +164,23 @@ def cut(pixels: Pixels, region: Region | None, side: int, *, replicate: bool, lo
         where, between = _sources(centre, sides, float(degrees), side)
     border = cv2.BORDER_REPLICATE if replicate else cv2.BORDER_CONSTANT
     upright = cv2.remap(pixels, where, between, cv2.INTER_LINEAR, borderMode=border)
-    values = np.multiply(upright, np.float32((high - low) / 255), dtype=np.float32)
+    return scaled(upright, low=low, high=high)
+
+
+def scaled(pixels: Any, *, low: float, high: float) -> Float32:
+    """Pixels as a model's input, shape (1, height, width, 3), float32, black as ``low`` and white as ``high``."""
+    values: Float32 = np.multiply(pixels, np.float32((high - low) / 255), dtype=np.float32)
     if low:
         values += np.float32(low)
     return values[None]
+
+
+def stretched(pixels: Pixels, side: int) -> Pixels:
+    """The whole picture, made ``side`` pixels wide and high."""
+    height, width, _ = pixels.shape
+    where, between = _stretched_sources(width, height, side)
+    upright = cv2.remap(pixels, where, between, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(upright, np.uint8)
 
 
 def _sources(
@@ -199,3 +212,9 @@ def _letterbox_sources(width: int, height: int, side: int) -> tuple[NDArray[np.i
     """Of a whole picture in the middle of a square: the same for every frame of a stream."""
     longer = float(max(width, height))
     return _sources((width / 2, height / 2), (longer, longer), 0.0, side)
+
+
+@functools.lru_cache(maxsize=8)
+def _stretched_sources(width: int, height: int, side: int) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
+    """Of a whole picture that fills a square."""
+    return _sources((width / 2, height / 2), (float(width), float(height)), 0.0, side)
