@@ -9,7 +9,7 @@ from tabml.vision.frame import DEFAULT_LIMITS, DecodeLimits, Frame, PixelFormat,
 from tabml.vision.hands import HandDetector, HandTracker
 from tabml.vision.irises import IrisDetector, IrisTracker
 from tabml.vision.masks import Segmenter
-from tabml.vision.objects import ObjectDetector
+from tabml.vision.objects import ObjectDetector, ObjectTracker
 from tabml.vision.poses import PoseDetector, PoseTracker
 from tabml.vision.results import (
     Box,
@@ -27,6 +27,8 @@ from tabml.vision.results import (
     Pose,
     Poses,
     Segmentation,
+    TrackedObject,
+    TrackedObjects,
 )
 from tabml.vision.video import VideoReader, VideoWriter, read_video
 
@@ -56,6 +58,7 @@ __all__ = [
     "ObjectDetection",
     "ObjectDetections",
     "ObjectDetector",
+    "ObjectTracker",
     "PixelFormat",
     "Pose",
     "PoseDetector",
@@ -65,6 +68,8 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "Style",
+    "TrackedObject",
+    "TrackedObjects",
     "VideoReader",
     "VideoWriter",
     "angle",

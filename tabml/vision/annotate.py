@@ -26,10 +26,11 @@ from tabml.vision.results import (
     Pose,
     Poses,
     Segmentation,
+    TrackedObjects,
 )
 
 Colour = tuple[int, int, int]
-Result = FaceDetections | FaceMeshes | Hands | Irises | ObjectDetections | Poses | Segmentation
+Result = FaceDetections | FaceMeshes | Hands | Irises | ObjectDetections | Poses | Segmentation | TrackedObjects
 
 # Okabe & Ito, Color Universal Design, 2008: told apart with any colour vision.
 ORANGE: Colour = (230, 159, 0)
@@ -263,6 +264,13 @@ def _objects(canvas: _Canvas, result: ObjectDetections) -> None:
         canvas.box(found.box, f"{found.label} {found.score:.0%}")
 
 
+def _tracks(canvas: _Canvas, result: TrackedObjects) -> None:
+    for found in result:
+        feet = found.trajectory[:, :2] + found.trajectory[:, 2:] * (0.5, 1)
+        canvas.lines(feet, [(i, i + 1) for i in range(len(feet) - 1)], YELLOW, halo=True)
+        canvas.box(found.box, f"{found.track_id} {found.label}")
+
+
 def _poses(canvas: _Canvas, result: Poses) -> None:
     for pose in result:
         canvas.pose(pose)
@@ -276,4 +284,5 @@ _DRAW: dict[type, Callable[[_Canvas, Any], None]] = {
     ObjectDetections: _objects,
     Poses: _poses,
     Segmentation: _Canvas.mask,
+    TrackedObjects: _tracks,
 }

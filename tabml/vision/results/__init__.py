@@ -12,7 +12,7 @@ from tabml.vision.results.found import Box, Float32, Found
 from tabml.vision.results.hands import Hand, Hands
 from tabml.vision.results.irises import Eye, FaceIrises, Irises
 from tabml.vision.results.masks import Segmentation
-from tabml.vision.results.objects import ObjectDetection, ObjectDetections
+from tabml.vision.results.objects import ObjectDetection, ObjectDetections, TrackedObject, TrackedObjects
 from tabml.vision.results.poses import Pose, Poses
 
 __all__ = [
@@ -33,4 +33,6 @@ __all__ = [
     "Pose",
     "Poses",
     "Segmentation",
+    "TrackedObject",
+    "TrackedObjects",
 ]
