@@ -45,7 +45,7 @@ def followed(tracker: ByteTracker, middles: Any, *, hide: bool, noise: float, se
         found = boxes(where + random.normal(0, noise, where.shape))
         covered = np.triu(intersections_over_unions(found, found), 1).max(axis=1)  # by whoever comes later
         scores = np.where(covered > 0.2, 0.3, 0.9)
-        seen = np.flatnonzero(~hide | (covered < 0.6))
+        seen = np.flatnonzero((not hide) | (covered < 0.6))
         ids = tracker.update(found[seen], scores[seen])
         answers.append({int(person): int(number) for person, number in zip(seen, ids, strict=True) if number > 0})
     return answers
