@@ -25,16 +25,21 @@ from tabml.vision.results import (
     FaceMeshResult,
     Hand,
     Hands,
+    Irises,
+    ObjectDetections,
     Pose,
     Poses,
     Segmentation,
+    TrackedObjects,
 )
+from tabml_grpc.arrays import columns, landmark_messages, packed, table
 from tabml_grpc.calls import MAX_RESPONSE
+from tabml_grpc.convert_eyes import irises_to_v1
+from tabml_grpc.convert_objects import objects_to_v1
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.v1 import vision_pb2 as v1
 
-Float32 = NDArray[np.float32]
-Result = FaceDetections | FaceMeshes | Hands | Poses | Segmentation
+Result = FaceDetections | FaceMeshes | Hands | Irises | ObjectDetections | Poses | Segmentation | TrackedObjects
 
 TASKS: dict[int, Pipeline] = {
     v1.VISION_TASK_FACE_DETECTION: PIPELINES["face-detection"],
@@ -42,6 +47,9 @@ TASKS: dict[int, Pipeline] = {
     v1.VISION_TASK_HANDS: PIPELINES["hand-landmarks"],
     v1.VISION_TASK_POSE: PIPELINES["pose-landmarks"],
     v1.VISION_TASK_SEGMENTATION: PIPELINES["image-segmentation"],
+    v1.VISION_TASK_IRISES: PIPELINES["iris-tracking"],
+    v1.VISION_TASK_OBJECTS: PIPELINES["object-detection"],
+    v1.VISION_TASK_OBJECT_TRACKING: PIPELINES["object-tracking"],
 }
 FORMATS: dict[int, str] = {
     v1.FRAME_FORMAT_UNSPECIFIED: "", v1.FRAME_FORMAT_RGB: "rgb", v1.FRAME_FORMAT_BGR: "bgr",
@@ -112,61 +120,6 @@ def mask_format(number: int) -> str:
     return MASK_NAMES[number]
 
 
-# Arrays: the wire's packed floats, laid out at once.
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def packed(field: int, array: Float32) -> bytes:
-    """A ``repeated float`` field as bytes of a message."""
-    return nested(field, np.ascontiguousarray(array, "<f4").tobytes())
-
-
-def nested(field: int, content: bytes) -> bytes:
-    """The bytes of a message as a field of another."""
-    return _varint(field << 3 | 2) + _varint(len(content)) + content
-
-
-@cache
-def _landmark_template(field: int, values: int) -> NDArray[np.uint8]:
-    row = [field << 3 | 2] if field < 16 else list(_varint(field << 3 | 2))
-    row.append(5 * values)
-    for number in range(1, values + 1):
-        row += [number << 3 | 5, 0, 0, 0, 0]
-    return np.array(row, np.uint8)
-
-
-def landmark_messages(field: int, values: Float32) -> bytes:
-    """``repeated Landmark`` as bytes of the message that has it; shape (n, 3) or (n, 5)."""
-    count, width = values.shape
-    template = _landmark_template(field, width)
-    rows = np.tile(template, (count, 1))
-    head = len(template) - 5 * width
-    floats = np.ascontiguousarray(values, "<f4").view(np.uint8).reshape(count, width, 4)
-    rows[:, head:].reshape(count, width, 5)[:, :, 1:] = floats
-    return rows.tobytes()
-
-
-def _columns(messages: Any, names: Sequence[str]) -> Float32:
-    return _frozen(np.array([[getattr(each, name) for name in names] for each in messages], np.float32))
-
-
-def _table(values: Any, width: int) -> Float32:
-    return _frozen(np.array(values, np.float32).reshape(-1, width))
-
-
-def _frozen(array: Float32) -> Float32:
-    array.flags.writeable = False
-    return array
-
-
 # The old contract.
 
 
@@ -189,7 +142,7 @@ def faces_from_ml(message: ml.FaceDetectionResponse, width: int, height: int) ->
         FaceDetection(
             box=Box(x=face.x, y=face.y, width=face.width, height=face.height),
             score=face.confidence,
-            keypoints=_columns(face.keypoints, "xy").reshape(-1, 2),
+            keypoints=columns(face.keypoints, "xy").reshape(-1, 2),
         )
         for face in message.faces
     )
@@ -224,9 +177,9 @@ def meshes_from_ml(message: ml.FaceMeshResponse, width: int, height: int) -> Fac
     """Meshes of a picture of ``width`` by ``height``."""
     faces = tuple(
         FaceMeshResult(
-            landmarks=_columns(face.landmarks, "xyz"),
-            blendshapes=_table(face.blendshapes, 1)[:, 0] if face.blendshapes else None,
-            transform=_table(face.transform, 4) if face.transform else None,
+            landmarks=columns(face.landmarks, "xyz"),
+            blendshapes=table(face.blendshapes, 1)[:, 0] if face.blendshapes else None,
+            transform=table(face.transform, 4) if face.transform else None,
         )
         for face in message.faces
     )
@@ -248,8 +201,8 @@ def hands_from_ml(message: ml.HandDetectionResponse, width: int, height: int) ->
     """Hands in a picture of ``width`` by ``height``."""
     hands = tuple(
         Hand(
-            landmarks=_columns(hand.landmarks, "xyz"),
-            world_landmarks=_columns(hand.world_landmarks, "xyz"),
+            landmarks=columns(hand.landmarks, "xyz"),
+            world_landmarks=columns(hand.world_landmarks, "xyz"),
             handedness=cast(Literal["Left", "Right"], hand.handedness),
             handedness_score=hand.confidence,
             gesture=hand.gestures[0].name if hand.gestures else None,
@@ -277,10 +230,10 @@ def poses_from_ml(message: ml.PoseDetectionResponse, width: int, height: int) ->
     """Poses in a picture of ``width`` by ``height``."""
     poses = tuple(
         Pose(
-            landmarks=_columns(pose.landmarks, "xyz"),
-            world_landmarks=_columns(pose.world_landmarks, "xyz"),
-            visibility=_columns(pose.landmarks, ["visibility"])[:, 0],
-            presence=_columns(pose.landmarks, ["presence"])[:, 0],
+            landmarks=columns(pose.landmarks, "xyz"),
+            world_landmarks=columns(pose.world_landmarks, "xyz"),
+            visibility=columns(pose.landmarks, ["visibility"])[:, 0],
+            presence=columns(pose.landmarks, ["presence"])[:, 0],
             aspect=width / height,
         )
         for pose in message.poses
@@ -371,6 +324,10 @@ def results_to_v1(results: Sequence[Result], mask: str = "gray8") -> v1.Analysis
                     + packed(3, pose.visibility)
                     + packed(4, pose.presence)
                 )
+        elif isinstance(result, Irises):
+            irises_to_v1(result, analysis)
+        elif isinstance(result, ObjectDetections | TrackedObjects):
+            objects_to_v1(result, analysis)
         else:
             data, format = mask_bytes(result, mask)
             analysis.mask.CopyFrom(
@@ -400,7 +357,7 @@ def faces_from_v1(analysis: v1.Analysis) -> FaceDetections:
         FaceDetection(
             box=Box(x=face.box.x, y=face.box.y, width=face.box.width, height=face.box.height),
             score=face.score,
-            keypoints=_table(face.keypoints, 2),
+            keypoints=table(face.keypoints, 2),
         )
         for face in analysis.faces
     )
@@ -411,9 +368,9 @@ def meshes_from_v1(analysis: v1.Analysis) -> FaceMeshes:
     """The meshes of an analysis."""
     meshes = tuple(
         FaceMeshResult(
-            landmarks=_table(mesh.landmarks, 3),
-            blendshapes=_table(mesh.blendshapes, 1)[:, 0] if mesh.blendshapes else None,
-            transform=_table(mesh.transform, 4) if mesh.transform else None,
+            landmarks=table(mesh.landmarks, 3),
+            blendshapes=table(mesh.blendshapes, 1)[:, 0] if mesh.blendshapes else None,
+            transform=table(mesh.transform, 4) if mesh.transform else None,
         )
         for mesh in analysis.meshes
     )
@@ -424,8 +381,8 @@ def hands_from_v1(analysis: v1.Analysis) -> Hands:
     """The hands of an analysis."""
     hands = tuple(
         Hand(
-            landmarks=_table(hand.landmarks, 3),
-            world_landmarks=_table(hand.world_landmarks, 3),
+            landmarks=table(hand.landmarks, 3),
+            world_landmarks=table(hand.world_landmarks, 3),
             handedness=cast(Literal["Left", "Right"], hand.handedness),
             handedness_score=hand.handedness_score,
             gesture=hand.gesture if hand.HasField("gesture") else None,
@@ -440,10 +397,10 @@ def poses_from_v1(analysis: v1.Analysis) -> Poses:
     """The poses of an analysis."""
     poses = tuple(
         Pose(
-            landmarks=_table(pose.landmarks, 3),
-            world_landmarks=_table(pose.world_landmarks, 3),
-            visibility=_table(pose.visibility, 1)[:, 0],
-            presence=_table(pose.presence, 1)[:, 0],
+            landmarks=table(pose.landmarks, 3),
+            world_landmarks=table(pose.world_landmarks, 3),
+            visibility=table(pose.visibility, 1)[:, 0],
+            presence=table(pose.presence, 1)[:, 0],
             aspect=analysis.width / analysis.height,
         )
         for pose in analysis.poses

@@ -11,7 +11,7 @@ import numpy as np
 
 from tabml.text.options import GenerationOptions
 from tabml.text.results import Delta, Embeddings, TokenLogprob, ToolCall, Usage, read_only
-from tabml_grpc.convert import nested, packed
+from tabml_grpc.arrays import nested, packed
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.statuses import RequestError
 from tabml_grpc.v1 import text_pb2 as v1

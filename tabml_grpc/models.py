@@ -112,8 +112,8 @@ class Models:
             if model_id:
                 find(model_id)  # says what there is, when it is unknown
                 raise ModelNotLoadedError(f"model={model_id[:80]!r} is not loaded; call LoadModel first")
-            await self.load(wanted, model_spec(wanted), any_spec=True)
-        elif entry.model is not None and entry.model.pipeline is not pipeline:
+            await self.load(wanted, model_spec(wanted, pipeline=pipeline.name), any_spec=True)
+        elif entry.model is not None and not entry.model.pipeline.shares_models(pipeline):
             raise ModelKindError(
                 f"model={wanted!r} is a model for {entry.model.pipeline.name}, not for {pipeline.name}"
             )

@@ -158,7 +158,8 @@ class Vision:
     async def _borrow(self, tasks: Sequence[Task], leases: ExitStack, call: Call) -> None:
         for task in tasks:
             name = await self._models.ready(task.pipeline, task.model_id, task.options)
-            task.model = cast("LoadedVision", leases.enter_context(self._models.borrow(name, call)))
+            loaded = cast("LoadedVision", leases.enter_context(self._models.borrow(name, call)))
+            task.model = loaded.serving(task.pipeline)
 
 
 async def _whatever_comes(work: asyncio.Future[None]) -> None:

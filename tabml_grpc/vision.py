@@ -138,7 +138,7 @@ class VisionService:
 
 class _Ml:
     def __init__(self, pipeline: str, mask: str, config: v1.VisionConfig, arrived_ms: int = 0) -> None:
-        from tabml_grpc import convert
+        from tabml_grpc import convert, convert_eyes, convert_objects
 
         writers: dict[str, Callable[[Any], Any]] = {
             "face-detection": convert.faces_to_ml,
@@ -146,6 +146,9 @@ class _Ml:
             "hand-landmarks": convert.hands_to_ml,
             "pose-landmarks": convert.poses_to_ml,
             "image-segmentation": lambda result: convert.mask_to_ml(result, mask),
+            "iris-tracking": convert_eyes.irises_to_ml,
+            "object-detection": convert_objects.objects_to_ml,
+            "object-tracking": convert_objects.tracks_to_ml,
         }
         self._write = writers[pipeline]
         self._empty = _EMPTY[pipeline]
@@ -197,6 +200,9 @@ _EMPTY: dict[str, Callable[[], Any]] = {
     "hand-landmarks": ml.HandDetectionResponse,
     "pose-landmarks": ml.PoseDetectionResponse,
     "image-segmentation": ml.SegmentationResponse,
+    "iris-tracking": ml.IrisTrackingResponse,
+    "object-detection": ml.ObjectDetectionResponse,
+    "object-tracking": ml.ObjectTrackingResponse,
 }
 
 
@@ -271,6 +277,18 @@ class MediapipeService:
     async def StreamFaceMesh(self, messages: Raw, call: Call) -> None:
         """Meshes in a stream."""
         await self._many("face-landmarks", messages, call)
+
+    async def StreamIrisTracking(self, messages: Raw, call: Call) -> None:
+        """Eyes in a stream."""
+        await self._many("iris-tracking", messages, call)
+
+    async def StreamObjectDetection(self, messages: Raw, call: Call) -> None:
+        """Objects in a stream, frame by frame."""
+        await self._many("object-detection", messages, call)
+
+    async def StreamObjectTracking(self, messages: Raw, call: Call) -> None:
+        """Objects in a stream, with numbers that stay."""
+        await self._many("object-tracking", messages, call)
 
     async def StreamSelfieSegmentation(self, messages: Raw, call: Call) -> None:
         """Masks in a stream."""

@@ -120,6 +120,10 @@ class Pipeline:
         known = ", ".join(option.name for option in self.options)
         raise OptionError(f"{name[:80]!r} is not an option of {self.name}; there are: {known}")
 
+    def shares_models(self, other: Pipeline) -> bool:
+        """Whether a model that was loaded for this pipeline serves the other one too."""
+        return self is other or bool(set(self.models) & set(other.models))
+
     def parse(self, options: Mapping[str, str]) -> dict[str, Value]:
         """Options as they come in texts.
 
@@ -144,6 +148,11 @@ def _confidence(name: str) -> Option:
 _MANY = "a whole number from 1 to 100"
 _TRACKING = tuple(_confidence(f"min_{what}_confidence") for what in ("detection", "presence", "tracking"))
 _RANGE = Option(name="range", default="short", range="'short' or 'full'")
+_SCORE = _confidence("score_threshold")
+_SUPPRESSION = Option(name="min_suppression_threshold", default=0.3, range="a number from 0 to 1")
+_CATEGORIES = tuple(
+    Option(name=f"category_{kind}list", default="", range="names, separated by commas") for kind in ("allow", "deny")
+)
 _ML = "/ml.MediapipeService/"
 _ANALYZE = ("/tabml.v1.VisionService/Analyze", "/tabml.v1.VisionService/StreamAnalyze")
 
@@ -202,7 +211,7 @@ PIPELINES: Mapping[str, Pipeline] = {
             options=(
                 _RANGE,
                 _confidence("min_detection_confidence"),
-                Option(name="min_suppression_threshold", default=0.3, range="a number from 0 to 1"),
+                _SUPPRESSION,
             ),
             classes=("FaceDetector", "FaceDetector"),
             verbs=("detect", "detect"),
@@ -251,8 +260,47 @@ PIPELINES: Mapping[str, Pipeline] = {
             verbs=("segment", "segment"),
             capabilities=(f"{_ML}StreamSelfieSegmentation", *_ANALYZE),
         ),
+        Pipeline(
+            name="iris-tracking",
+            family="vision",
+            models=("face_landmarker", "face_landmarker_full_range"),
+            options=(
+                Option(name="num_faces", default=1, range=_MANY),
+                _RANGE,
+                Option(name="blink_threshold", default=0.2, range="a number from 0 to 1"),
+                Option(name="focal_length_px", default=0.0, range="a number of pixels; 0 when it is unknown"),
+                *_TRACKING,
+            ),
+            classes=("IrisDetector", "IrisTracker"),
+            capabilities=(f"{_ML}StreamIrisTracking", *_ANALYZE),
+        ),
+        Pipeline(
+            name="object-detection",
+            family="vision",
+            models=("efficientdet_lite0",),
+            options=(_SCORE, Option(name="max_results", default=0, range=f"{_MANY}; 0 for all"), *_CATEGORIES, _SUPPRESSION),
+            classes=("ObjectDetector", "ObjectDetector"),
+            verbs=("detect", "detect"),
+            capabilities=(f"{_ML}StreamObjectDetection", *_ANALYZE),
+        ),
+        Pipeline(
+            name="object-tracking",
+            family="vision",
+            models=("efficientdet_lite0",),
+            options=(
+                _SCORE,
+                Option(name="low_score_threshold", default=0.1, range="a number from 0 to 1"),
+                Option(name="lost_ms", default=1000.0, range="a number of milliseconds"),
+                Option(name="trajectory_length", default=64, range="a whole number from 1 to 10000"),
+                Option(name="max_results", default=0, range=f"{_MANY}; 0 for all; in single pictures only"),
+                *_CATEGORIES,
+                _SUPPRESSION,
+            ),
+            classes=("ObjectDetector", "ObjectTracker"),
+            capabilities=(f"{_ML}StreamObjectTracking", *_ANALYZE),
+        ),
         *_later(
-            "vision", "holistic-landmarks", "iris-tracking", "object-detection", "object-tracking",
+            "vision", "holistic-landmarks",
             "object-detection-3d", "hair-segmentation", "template-matching", "auto-flip", "media-sequence",
             "image-classification", "image-feature-extraction", "image-to-text",
         ),
@@ -363,10 +411,12 @@ def model_spec(
             check_name(what, name)
     entry = load_catalog().get(model_id)
     asked = find_pipeline(pipeline) if pipeline else None
-    found = next((one for one in PIPELINES.values() if model_id in one.models), None)
-    if found is not None and asked is not None and asked is not found:
-        raise ModelKindError(f"model_id={model_id!r} is a model for {found.name}, not for {asked.name}")
-    chosen = asked or found
+    known = [one for one in PIPELINES.values() if model_id in one.models]
+    if known and asked is not None and asked not in known:
+        raise ModelKindError(
+            f"model_id={model_id!r} is a model for {' and '.join(one.name for one in known)}, not for {asked.name}"
+        )
+    chosen = asked or next(iter(known), None)
     if chosen is None:
         if entry is None:
             find(model_id)  # says what there is

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import tabml.vision
@@ -40,10 +41,23 @@ def make(
     if model_id == "gesture_recognizer" and not said.get("gestures", True):
         raise OptionError("gestures=False needs model_id='hand_landmarker'; 'gesture_recognizer' is none")
     kind = getattr(tabml.vision, pipeline.classes[stream])
-    if "threads" in inspect.signature(kind).parameters:
-        said["threads"] = 1  # calls and streams run side by side
-    opened: VisionModel[Any] = kind(model=model, files=files, **said)
+    known = inspect.signature(kind).parameters
+    taken: dict[str, object] = {
+        name: _value(known[name].default, value) for name, value in said.items() if name in known
+    }
+    if "threads" in known:
+        taken["threads"] = 1  # calls and streams run side by side
+    opened: VisionModel[Any] = kind(model=model, files=files, **taken)
     return opened
+
+
+def _value(default: object, value: Value) -> object:
+    """A value as the class takes it: None and sequences have none of their own here."""
+    if default is None:
+        return value or None
+    if isinstance(default, tuple):
+        return tuple(filter(None, (each.strip() for each in str(value).split(","))))
+    return value
 
 
 _Key = tuple[tuple[str, Value], ...]
@@ -74,6 +88,21 @@ class LoadedVision:
         self._idle: list[tuple[_Key, VisionModel[Any]]] = []
         self._most_idle = os.cpu_count() or 1
         self._closed = False
+        self._others: dict[str, LoadedVision] = {}
+
+    def serving(self, pipeline: Pipeline) -> LoadedVision:
+        """The same files as another pipeline's model; options of the load that it doesn't know are left out."""
+        if pipeline is self.pipeline:
+            return self
+        with self._lock:
+            found = self._others.get(pipeline.name)
+            if found is None:
+                known = {option.name for option in pipeline.options}
+                options = tuple((name, value) for name, value in self.spec.options if name in known)
+                found = LoadedVision(replace(self.spec, pipeline=pipeline.name, options=options), self.files)
+                found._closed = self._closed
+                self._others[pipeline.name] = found
+        return found
 
     def load(self) -> Self:
         """Fetch the file and open one task, so that a bad model is told now.
@@ -144,9 +173,12 @@ class LoadedVision:
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
+            others = list(self._others.values())
+        for other in others:
+            other.close()
         for _, model in idle:
             model.close()
-        self.files.close()
+        self.files.close()  # twice is fine
 
     def _said(self, options: Mapping[str, Value] | None) -> dict[str, Value]:
         return {**dict(self.spec.options), **(options or {})}

@@ -441,16 +441,30 @@ class IrisTrackingResponse(_message.Message):
     def __init__(self, eyes: _Optional[_Iterable[_Union[IrisTracking, _Mapping]]] = ..., timestamp_ms: _Optional[int] = ..., frame_number: _Optional[int] = ..., stats: _Optional[_Union[FrameStats, _Mapping]] = ...) -> None: ...
 
 class IrisTracking(_message.Message):
-    __slots__ = ("iris_landmarks", "eye_landmarks", "eye", "confidence")
+    __slots__ = ("iris_landmarks", "eye_landmarks", "eye", "confidence", "aspect_ratio", "closed", "gaze", "gaze_in_camera", "yaw", "pitch", "distance_mm")
     IRIS_LANDMARKS_FIELD_NUMBER: _ClassVar[int]
     EYE_LANDMARKS_FIELD_NUMBER: _ClassVar[int]
     EYE_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    ASPECT_RATIO_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    GAZE_FIELD_NUMBER: _ClassVar[int]
+    GAZE_IN_CAMERA_FIELD_NUMBER: _ClassVar[int]
+    YAW_FIELD_NUMBER: _ClassVar[int]
+    PITCH_FIELD_NUMBER: _ClassVar[int]
+    DISTANCE_MM_FIELD_NUMBER: _ClassVar[int]
     iris_landmarks: _containers.RepeatedCompositeFieldContainer[Landmark]
     eye_landmarks: _containers.RepeatedCompositeFieldContainer[Landmark]
     eye: str
     confidence: float
-    def __init__(self, iris_landmarks: _Optional[_Iterable[_Union[Landmark, _Mapping]]] = ..., eye_landmarks: _Optional[_Iterable[_Union[Landmark, _Mapping]]] = ..., eye: _Optional[str] = ..., confidence: _Optional[float] = ...) -> None: ...
+    aspect_ratio: float
+    closed: bool
+    gaze: _containers.RepeatedScalarFieldContainer[float]
+    gaze_in_camera: _containers.RepeatedScalarFieldContainer[float]
+    yaw: float
+    pitch: float
+    distance_mm: float
+    def __init__(self, iris_landmarks: _Optional[_Iterable[_Union[Landmark, _Mapping]]] = ..., eye_landmarks: _Optional[_Iterable[_Union[Landmark, _Mapping]]] = ..., eye: _Optional[str] = ..., confidence: _Optional[float] = ..., aspect_ratio: _Optional[float] = ..., closed: bool = ..., gaze: _Optional[_Iterable[float]] = ..., gaze_in_camera: _Optional[_Iterable[float]] = ..., yaw: _Optional[float] = ..., pitch: _Optional[float] = ..., distance_mm: _Optional[float] = ...) -> None: ...
 
 class HandDetectionResponse(_message.Message):
     __slots__ = ("hands", "timestamp_ms", "frame_number", "stats")

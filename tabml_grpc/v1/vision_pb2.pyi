@@ -28,6 +28,9 @@ class VisionTask(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VISION_TASK_HANDS: _ClassVar[VisionTask]
     VISION_TASK_POSE: _ClassVar[VisionTask]
     VISION_TASK_SEGMENTATION: _ClassVar[VisionTask]
+    VISION_TASK_IRISES: _ClassVar[VisionTask]
+    VISION_TASK_OBJECTS: _ClassVar[VisionTask]
+    VISION_TASK_OBJECT_TRACKING: _ClassVar[VisionTask]
 
 class MaskFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -65,6 +68,9 @@ VISION_TASK_FACE_MESH: VisionTask
 VISION_TASK_HANDS: VisionTask
 VISION_TASK_POSE: VisionTask
 VISION_TASK_SEGMENTATION: VisionTask
+VISION_TASK_IRISES: VisionTask
+VISION_TASK_OBJECTS: VisionTask
+VISION_TASK_OBJECT_TRACKING: VisionTask
 MASK_FORMAT_UNSPECIFIED: MaskFormat
 MASK_FORMAT_GRAY8: MaskFormat
 MASK_FORMAT_FLOAT32: MaskFormat
@@ -97,7 +103,7 @@ class Frame(_message.Message):
     def __init__(self, data: _Optional[bytes] = ..., format: _Optional[_Union[FrameFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., stride: _Optional[int] = ..., timestamp_ms: _Optional[int] = ..., frame_number: _Optional[int] = ...) -> None: ...
 
 class VisionConfig(_message.Message):
-    __slots__ = ("model", "min_detection_confidence", "min_presence_confidence", "min_tracking_confidence", "min_suppression_threshold", "num_faces", "num_hands", "num_poses", "range", "blendshapes", "transform", "gestures", "kind", "mask_format", "stride", "timestamp_ms", "frame_number")
+    __slots__ = ("model", "min_detection_confidence", "min_presence_confidence", "min_tracking_confidence", "min_suppression_threshold", "num_faces", "num_hands", "num_poses", "range", "blendshapes", "transform", "gestures", "kind", "mask_format", "stride", "timestamp_ms", "frame_number", "blink_threshold", "focal_length_px", "score_threshold", "max_results", "category_allowlist", "category_denylist", "low_score_threshold", "lost_ms", "trajectory_length")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MIN_DETECTION_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     MIN_PRESENCE_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +121,15 @@ class VisionConfig(_message.Message):
     STRIDE_FIELD_NUMBER: _ClassVar[int]
     TIMESTAMP_MS_FIELD_NUMBER: _ClassVar[int]
     FRAME_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    BLINK_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    FOCAL_LENGTH_PX_FIELD_NUMBER: _ClassVar[int]
+    SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    MAX_RESULTS_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_ALLOWLIST_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_DENYLIST_FIELD_NUMBER: _ClassVar[int]
+    LOW_SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    LOST_MS_FIELD_NUMBER: _ClassVar[int]
+    TRAJECTORY_LENGTH_FIELD_NUMBER: _ClassVar[int]
     model: str
     min_detection_confidence: float
     min_presence_confidence: float
@@ -132,7 +147,16 @@ class VisionConfig(_message.Message):
     stride: int
     timestamp_ms: int
     frame_number: int
-    def __init__(self, model: _Optional[str] = ..., min_detection_confidence: _Optional[float] = ..., min_presence_confidence: _Optional[float] = ..., min_tracking_confidence: _Optional[float] = ..., min_suppression_threshold: _Optional[float] = ..., num_faces: _Optional[int] = ..., num_hands: _Optional[int] = ..., num_poses: _Optional[int] = ..., range: _Optional[str] = ..., blendshapes: bool = ..., transform: bool = ..., gestures: bool = ..., kind: _Optional[str] = ..., mask_format: _Optional[_Union[MaskFormat, str]] = ..., stride: _Optional[int] = ..., timestamp_ms: _Optional[int] = ..., frame_number: _Optional[int] = ...) -> None: ...
+    blink_threshold: float
+    focal_length_px: float
+    score_threshold: float
+    max_results: int
+    category_allowlist: str
+    category_denylist: str
+    low_score_threshold: float
+    lost_ms: float
+    trajectory_length: int
+    def __init__(self, model: _Optional[str] = ..., min_detection_confidence: _Optional[float] = ..., min_presence_confidence: _Optional[float] = ..., min_tracking_confidence: _Optional[float] = ..., min_suppression_threshold: _Optional[float] = ..., num_faces: _Optional[int] = ..., num_hands: _Optional[int] = ..., num_poses: _Optional[int] = ..., range: _Optional[str] = ..., blendshapes: bool = ..., transform: bool = ..., gestures: bool = ..., kind: _Optional[str] = ..., mask_format: _Optional[_Union[MaskFormat, str]] = ..., stride: _Optional[int] = ..., timestamp_ms: _Optional[int] = ..., frame_number: _Optional[int] = ..., blink_threshold: _Optional[float] = ..., focal_length_px: _Optional[float] = ..., score_threshold: _Optional[float] = ..., max_results: _Optional[int] = ..., category_allowlist: _Optional[str] = ..., category_denylist: _Optional[str] = ..., low_score_threshold: _Optional[float] = ..., lost_ms: _Optional[float] = ..., trajectory_length: _Optional[int] = ...) -> None: ...
 
 class TaskConfig(_message.Message):
     __slots__ = ("task", "config")
@@ -185,7 +209,7 @@ class StreamAnalyzeResponse(_message.Message):
     def __init__(self, analysis: _Optional[_Union[Analysis, _Mapping]] = ...) -> None: ...
 
 class Analysis(_message.Message):
-    __slots__ = ("timestamp_ms", "frame_number", "width", "height", "faces", "meshes", "hands", "poses", "mask", "timing", "error")
+    __slots__ = ("timestamp_ms", "frame_number", "width", "height", "faces", "meshes", "hands", "poses", "mask", "timing", "error", "irises", "objects")
     TIMESTAMP_MS_FIELD_NUMBER: _ClassVar[int]
     FRAME_NUMBER_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -197,6 +221,8 @@ class Analysis(_message.Message):
     MASK_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    IRISES_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
     timestamp_ms: int
     frame_number: int
     width: int
@@ -208,7 +234,9 @@ class Analysis(_message.Message):
     mask: Mask
     timing: Timing
     error: FrameProblem
-    def __init__(self, timestamp_ms: _Optional[int] = ..., frame_number: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., faces: _Optional[_Iterable[_Union[Face, _Mapping]]] = ..., meshes: _Optional[_Iterable[_Union[Mesh, _Mapping]]] = ..., hands: _Optional[_Iterable[_Union[Hand, _Mapping]]] = ..., poses: _Optional[_Iterable[_Union[Pose, _Mapping]]] = ..., mask: _Optional[_Union[Mask, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., error: _Optional[_Union[FrameProblem, _Mapping]] = ...) -> None: ...
+    irises: _containers.RepeatedCompositeFieldContainer[FaceIrises]
+    objects: _containers.RepeatedCompositeFieldContainer[Object]
+    def __init__(self, timestamp_ms: _Optional[int] = ..., frame_number: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., faces: _Optional[_Iterable[_Union[Face, _Mapping]]] = ..., meshes: _Optional[_Iterable[_Union[Mesh, _Mapping]]] = ..., hands: _Optional[_Iterable[_Union[Hand, _Mapping]]] = ..., poses: _Optional[_Iterable[_Union[Pose, _Mapping]]] = ..., mask: _Optional[_Union[Mask, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., error: _Optional[_Union[FrameProblem, _Mapping]] = ..., irises: _Optional[_Iterable[_Union[FaceIrises, _Mapping]]] = ..., objects: _Optional[_Iterable[_Union[Object, _Mapping]]] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("decode_ms", "inference_ms", "queue_ms", "dropped")
@@ -291,6 +319,60 @@ class Pose(_message.Message):
     presence: _containers.RepeatedScalarFieldContainer[float]
     score: float
     def __init__(self, landmarks: _Optional[_Iterable[float]] = ..., world_landmarks: _Optional[_Iterable[float]] = ..., visibility: _Optional[_Iterable[float]] = ..., presence: _Optional[_Iterable[float]] = ..., score: _Optional[float] = ...) -> None: ...
+
+class FaceIrises(_message.Message):
+    __slots__ = ("left", "right", "score", "head_yaw", "head_pitch", "head_roll")
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    RIGHT_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    HEAD_YAW_FIELD_NUMBER: _ClassVar[int]
+    HEAD_PITCH_FIELD_NUMBER: _ClassVar[int]
+    HEAD_ROLL_FIELD_NUMBER: _ClassVar[int]
+    left: Eye
+    right: Eye
+    score: float
+    head_yaw: float
+    head_pitch: float
+    head_roll: float
+    def __init__(self, left: _Optional[_Union[Eye, _Mapping]] = ..., right: _Optional[_Union[Eye, _Mapping]] = ..., score: _Optional[float] = ..., head_yaw: _Optional[float] = ..., head_pitch: _Optional[float] = ..., head_roll: _Optional[float] = ...) -> None: ...
+
+class Eye(_message.Message):
+    __slots__ = ("iris", "region", "aspect_ratio", "closed", "gaze", "gaze_in_camera", "yaw", "pitch", "distance_mm")
+    IRIS_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    ASPECT_RATIO_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    GAZE_FIELD_NUMBER: _ClassVar[int]
+    GAZE_IN_CAMERA_FIELD_NUMBER: _ClassVar[int]
+    YAW_FIELD_NUMBER: _ClassVar[int]
+    PITCH_FIELD_NUMBER: _ClassVar[int]
+    DISTANCE_MM_FIELD_NUMBER: _ClassVar[int]
+    iris: _containers.RepeatedScalarFieldContainer[float]
+    region: _containers.RepeatedScalarFieldContainer[float]
+    aspect_ratio: float
+    closed: bool
+    gaze: _containers.RepeatedScalarFieldContainer[float]
+    gaze_in_camera: _containers.RepeatedScalarFieldContainer[float]
+    yaw: float
+    pitch: float
+    distance_mm: float
+    def __init__(self, iris: _Optional[_Iterable[float]] = ..., region: _Optional[_Iterable[float]] = ..., aspect_ratio: _Optional[float] = ..., closed: bool = ..., gaze: _Optional[_Iterable[float]] = ..., gaze_in_camera: _Optional[_Iterable[float]] = ..., yaw: _Optional[float] = ..., pitch: _Optional[float] = ..., distance_mm: _Optional[float] = ...) -> None: ...
+
+class Object(_message.Message):
+    __slots__ = ("box", "label", "score", "index", "track_id", "trajectory")
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    TRACK_ID_FIELD_NUMBER: _ClassVar[int]
+    TRAJECTORY_FIELD_NUMBER: _ClassVar[int]
+    box: Box
+    label: str
+    score: float
+    index: int
+    track_id: int
+    trajectory: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., index: _Optional[int] = ..., track_id: _Optional[int] = ..., trajectory: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Mask(_message.Message):
     __slots__ = ("data", "format", "width", "height", "kind", "labels")

@@ -18,17 +18,24 @@ from tabml.vision import Frame
 from tabml.vision import landmarks as tables
 from tabml.vision.results import (
     Box,
+    Eye,
     FaceDetection,
     FaceDetections,
+    FaceIrises,
     FaceMeshes,
     FaceMeshResult,
     Hand,
     Hands,
+    Irises,
+    ObjectDetection,
+    ObjectDetections,
     Pose,
     Poses,
     Segmentation,
+    TrackedObject,
+    TrackedObjects,
 )
-from tabml_grpc import convert, vision
+from tabml_grpc import convert, convert_eyes, convert_objects, vision
 from tabml_grpc.calls import MAX_RESPONSE
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.statuses import RequestError
@@ -112,6 +119,31 @@ MASKS = st.tuples(st.integers(1, 30), st.integers(1, 30)).flatmap(
         )
     )
 )
+
+
+def eyes(side: str) -> st.SearchStrategy[Eye]:
+    return st.builds(
+        Eye, side=st.just(side), iris=table(5, 3), region=table(71, 3), aspect_ratio=FLOATS, closed=st.booleans(),
+        gaze=table(3), gaze_in_camera=table(3), yaw=FLOATS, pitch=FLOATS, distance_mm=st.none() | FLOATS,
+    )  # fmt: skip
+
+
+IRISES = st.builds(
+    FaceIrises,
+    left=eyes("left"),
+    right=eyes("right"),
+    score=FLOATS,
+    head_yaw=FLOATS,
+    head_pitch=FLOATS,
+    head_roll=FLOATS,
+)
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+INDEXES = st.integers(-(2**31), 2**31 - 1)
+OBJECTS = st.builds(ObjectDetection, box=BOXES, label=NAMES, score=FLOATS, index=INDEXES)
+TRACKS = st.builds(
+    TrackedObject, box=BOXES, label=NAMES, score=FLOATS, index=INDEXES, track_id=st.integers(1, 2**31 - 1),
+    trajectory=st.integers(1, 5).flatmap(lambda count: table(count, 4)),
+)  # fmt: skip
 CONFIDENCES = st.tuples(st.integers(1, 30), st.integers(1, 30)).flatmap(
     lambda size: hnp.arrays(np.float32, size, elements=st.floats(0, 1, width=32))
 )
@@ -169,6 +201,32 @@ def test_hands_round_trip(result: Hands) -> None:
 def test_poses_round_trip(result: Poses) -> None:
     same(result, convert.poses_from_ml(sent(convert.poses_to_ml(result), result), result.width, result.height))
     same(result, convert.poses_from_v1(sent(convert.results_to_v1([result]), result)))
+
+
+@SPEED
+@given(found(Irises, IRISES))
+def test_irises_round_trip(result: Irises) -> None:
+    same(result, convert_eyes.irises_from_v1(sent(convert.results_to_v1([result]), result)))
+    old = convert_eyes.eyes_from_ml(sent(convert_eyes.irises_to_ml(result), result))
+    same(tuple((eye, face.score) for face in result for eye in face.eyes), tuple(old))
+
+
+@SPEED
+@given(found(ObjectDetections, OBJECTS))
+def test_objects_round_trip(result: ObjectDetections) -> None:
+    same(result, convert_objects.objects_from_v1(sent(convert.results_to_v1([result]), result)))
+    old = sent(convert_objects.objects_to_ml(result), result)
+    bare = replace(result, items=tuple(replace(each, index=-1) for each in result))
+    same(bare, convert_objects.objects_from_ml(old, result.width, result.height))
+
+
+@SPEED
+@given(found(TrackedObjects, TRACKS))
+def test_tracks_round_trip(result: TrackedObjects) -> None:
+    same(result, convert_objects.tracks_from_v1(sent(convert.results_to_v1([result]), result)))
+    old = sent(convert_objects.tracks_to_ml(result), result)
+    bare = replace(result, items=tuple(replace(each, index=-1) for each in result))
+    same(bare, convert_objects.tracks_from_ml(old, result.width, result.height))
 
 
 @SPEED

@@ -106,7 +106,7 @@ def test_options_of_the_load_are_the_defaults_of_calls(server: Child, jpeg: byte
     [
         (v1.LoadModelRequest(model_id="no_such"), grpc.StatusCode.NOT_FOUND, ["no_such", "face_detector"]),
         (v1.LoadModelRequest(model_id="mine", pipeline="dreaming"), grpc.StatusCode.NOT_FOUND, ["pipeline='dreaming'"]),
-        (v1.LoadModelRequest(model_id="mine", pipeline="iris-tracking"), grpc.StatusCode.UNIMPLEMENTED, ["later"]),
+        (v1.LoadModelRequest(model_id="mine", pipeline="media-sequence"), grpc.StatusCode.UNIMPLEMENTED, ["later"]),
         (v1.LoadModelRequest(model_id="mine", pipeline="face-detection"), grpc.StatusCode.NOT_FOUND, ["file"]),
         (
             v1.LoadModelRequest(model_id="face_detector", pipeline="pose-landmarks"),

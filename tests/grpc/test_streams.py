@@ -27,7 +27,8 @@ from tabml_grpc.v1 import vision_pb2 as v1
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 STREAMS = {
     "StreamFaceDetection": "faces", "StreamFaceMesh": "faces", "StreamHandTracking": "hands",
-    "StreamPoseTracking": "poses", "StreamSelfieSegmentation": "mask",
+    "StreamPoseTracking": "poses", "StreamSelfieSegmentation": "mask", "StreamIrisTracking": "eyes",
+    "StreamObjectDetection": "objects", "StreamObjectTracking": "objects",
 }  # fmt: skip
 
 
@@ -44,6 +45,46 @@ def test_hands_are_followed(server: Child, pictures: Any) -> None:
     data = pictures("hand_thumb_up.jpg").read_bytes()
     answers = list(server.vision.StreamHandTracking(frames(data, 3)))
     assert [a.hands[0].gestures[0].name for a in answers] == ["Thumb_Up"] * 3
+
+
+def test_objects_keep_their_numbers_on_the_wire(server: Child, jpeg: bytes) -> None:
+    answers = list(server.vision.StreamObjectTracking(frames(jpeg, 3)))
+    people = [next(each for each in a.objects if each.label == "person") for a in answers]
+    assert [each.track_id for each in people] == [1, 1, 1]
+    assert [len(each.trajectory) for each in people] == [1, 2, 3]
+    (one,) = server.vision.StreamObjectDetection(frames(jpeg, 1))
+    assert one.objects[0].track_id == 0
+
+
+def test_options_that_the_library_leaves_out_may_be_left_out_here(server: Child, jpeg: bytes) -> None:
+    def said(**options: str) -> Any:
+        (answer,) = server.vision.StreamIrisTracking(options_of(jpeg, options))
+        return answer
+
+    assert not said().eyes[0].HasField("distance_mm")
+    assert not said(focal_length_px="0").eyes[0].HasField("distance_mm")
+    assert 300 < said(focal_length_px="700").eyes[0].distance_mm < 900
+    (dogs,) = server.vision.StreamObjectDetection(options_of(jpeg, {"category_allowlist": "dog, cat"}))
+    (people,) = server.vision.StreamObjectDetection(
+        options_of(jpeg, {"category_allowlist": "person", "max_results": "1"})
+    )
+    assert (len(dogs.objects), len(people.objects)) == (0, 1)
+    with fails(INVALID, "'perso' is none of the model's classes: person, bicycle"):
+        list(server.vision.StreamObjectDetection(options_of(jpeg, {"category_allowlist": "perso"})))
+
+
+def options_of(jpeg: bytes, options: dict[str, str]) -> Iterator[Any]:
+    yield ml.VideoFrame(
+        frame_data=jpeg, format="jpeg", metadata={f"opt.{name}": text for name, text in options.items()}
+    )
+
+
+def test_a_model_serves_every_pipeline_that_takes_it(server: Child, jpeg: bytes) -> None:
+    for method in ("StreamIrisTracking", "StreamFaceMesh", "StreamIrisTracking"):
+        (answer,) = getattr(server.vision, method)(frames(jpeg, 1))
+        assert getattr(answer, STREAMS[method])
+    with fails(grpc.StatusCode.FAILED_PRECONDITION, "not for hand-landmarks"):
+        list(server.vision.StreamHandTracking(options_of(jpeg, {"model": "face_landmarker"})))
 
 
 def test_an_empty_stream_ends_well(server: Child) -> None:
