@@ -255,7 +255,11 @@ PIPELINES: Mapping[str, Pipeline] = {
             name="image-segmentation",
             family="vision",
             models=("selfie_segmenter", "deeplab_v3"),
-            options=(Option(name="kind", default="confidence", range="'confidence' or 'category'"),),
+            options=(
+                Option(name="kind", default="confidence", range="'confidence' or 'category'"),
+                Option(name="classes", default="", range="names, separated by commas"),
+                Option(name="size", default="frame", range="'frame' or 'model'"),
+            ),
             classes=("Segmenter", "Segmenter"),
             verbs=("segment", "segment"),
             capabilities=(f"{_ML}StreamSelfieSegmentation", *_ANALYZE),

@@ -8,7 +8,7 @@ import os
 import threading
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -81,6 +81,17 @@ def one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise OptionError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}")
     return value
+
+
+def names(name: str, value: Sequence[str]) -> tuple[str, ...]:
+    """``value``, when it is a sequence of texts.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    if isinstance(value, str) or not all(isinstance(each, str) for each in value):
+        raise OptionError(f"{name}={value!r} must be a sequence of names, such as ('person', 'dog')")
+    return tuple(value)
 
 
 class Task(Protocol):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tabml.errors import OptionError
 from tabml.files import FileProvider
-from tabml.vision._model import ModelSource, VisionModel, one_of
+from tabml.vision._model import ModelSource, Task, VisionModel, names, one_of, thread_count
 from tabml.vision.frame import Frame
 from tabml.vision.results import Segmentation
 
@@ -20,13 +21,17 @@ class Segmenter(VisionModel[Segmentation]):
     """Cuts the person out of the picture.
 
     The default is MediaPipe's selfie segmenter (model card, 2023): one person mask. ``deeplab_v3`` tells 21
-    classes apart (PASCAL VOC). Keeps nothing between frames.
+    classes apart (PASCAL VOC). Any segmenter with TFLite metadata that MediaPipe Tasks takes will do. Keeps nothing
+    between frames.
     """
 
     def __init__(
         self,
         *,
         kind: Literal["confidence", "category"] = "confidence",
+        classes: Sequence[str] = (),
+        size: Literal["frame", "model"] = "frame",
+        threads: int | None = None,
         model: ModelSource = "selfie_segmenter",
         files: FileProvider | None = None,
     ) -> None:
@@ -35,14 +40,22 @@ class Segmenter(VisionModel[Segmentation]):
         Args:
             kind: ``"confidence"`` gives float32 from 0 to 1, how surely a pixel is not background;
                 ``"category"`` gives uint8 classes, 0 the background.
+            classes: For ``"confidence"``: names of the classes that are meant; everything but background when empty.
+            size: ``"frame"`` gives masks as large as the frames, ``"model"`` as the model makes them, which is
+                quicker.
+            threads: How many threads share one call, 1 to 64; every core (at most 8) when None. A server of
+                many streams takes 1.
             model: Which model.
             files: Where model files come from; the default provider when None.
 
         Raises:
-            OptionError: ``kind`` is neither.
+            OptionError: an option is outside its range.
         """
         one_of("kind", kind, ("confidence", "category"))
-        self._kind = kind
+        one_of("size", size, ("frame", "model"))
+        self._kind, self._size = kind, size
+        self._classes = names("classes", classes)
+        self._threads = thread_count("threads", threads)
         self._labels: tuple[str, ...] = ()
         super().__init__(model=model, files=files)
 
@@ -68,38 +81,47 @@ class Segmenter(VisionModel[Segmentation]):
         """Each frame with its mask, lazily; closes ``frames`` however it ends."""
         return self._stream_async(frames)
 
-    def _build(self, model: bytes | memoryview) -> Any:
-        from tabml.vision import _mediapipe as door
+    def _build(self, model: bytes | memoryview) -> Task:
+        from tabml.vision._graphs.masks import SegmentGraph
 
-        options = door.ImageSegmenterOptions(display_names_locale=b"", output_confidence_masks=True)
-        task = door.NativeTask(door.IMAGE_SEGMENTER, options, model, video=False)
-        self._labels = task.labels()
-        return task
+        graph = SegmentGraph(model, threads=self._threads)
+        self._labels = _PERSON if graph.classes == 1 else graph.labels or tuple(map(str, range(graph.classes)))
+        strange = sorted(set(self._classes) - set(self._labels))
+        if strange:
+            graph.close()
+            raise OptionError(f"classes: {strange[0]!r:.80} is none of the model's: {', '.join(self._labels)[:2000]}")
+        return graph
 
     def _read(self, native: Any, frame: Frame) -> Segmentation:
-        from tabml.vision import _mediapipe as door
+        from tabml.vision._graphs.masks import enlarged, likeliest
 
-        # Never MediaPipe's own category mask: it aborts the process on 1×1, and numbers the person of a
-        # one-mask model 0 and the background 255.
-        found = native.confidence_masks_count
-        masks = (door.mask_pixels(native.confidence_masks[i], np.float32) for i in range(found))
+        rows, columns, count = native.shape
+        width, height = (columns, rows) if self._size == "model" else (frame.width, frame.height)
         mask: NDArray[Any]
-        if found == 1:
-            person = next(masks)
-            mask = person if self._kind == "confidence" else (person >= 0.5).astype(np.uint8)
-        elif self._kind == "confidence":
-            mask = 1 - next(masks)
+        if self._kind == "category" and count > 1:
+            mask = likeliest(native, width, height)
         else:
-            highest = next(masks).copy()
-            mask = np.zeros(highest.shape, np.uint8)
-            for index, layer in enumerate(masks, start=1):
-                mask[layer > highest] = index
-                np.maximum(highest, layer, out=highest)
+            mask = enlarged(self._wanted(native), width, height)
+            if self._kind == "category":
+                mask = (mask >= 0.5).view(np.uint8)
         mask.flags.writeable = False
         return Segmentation(
             mask=mask,
             kind=self._kind,
-            labels=_PERSON if found == 1 else self._labels or tuple(map(str, range(found))),
+            labels=self._labels,
             timestamp_ms=frame.timestamp_ms,
             frame_number=frame.frame_number,
         )
+
+    def _wanted(self, confidences: Any) -> NDArray[np.float32]:
+        """How surely each pixel of the model's own size is of a wanted class."""
+        mask: NDArray[np.float32]
+        if confidences.shape[2] == 1:
+            mask = confidences[:, :, 0]
+            return 1 - mask if self._classes == ("background",) else mask
+        if not self._classes:
+            mask = 1 - confidences[:, :, 0]
+            return mask
+        rows = [self._labels.index(name) for name in self._classes]
+        mask = np.minimum(confidences[:, :, rows].sum(axis=2), np.float32(1))
+        return mask

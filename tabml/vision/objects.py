@@ -11,7 +11,7 @@ import numpy as np
 
 from tabml.errors import InferenceError, OptionError
 from tabml.files import FileProvider
-from tabml.vision._model import Detector, ModelSource, Task, Tracker, count, ratio, thread_count
+from tabml.vision._model import Detector, ModelSource, Task, Tracker, count, names, ratio, thread_count
 from tabml.vision.frame import Frame
 from tabml.vision.results import Box, ObjectDetection, ObjectDetections, TrackedObject, TrackedObjects
 from tabml.vision.results.found import frozen
@@ -22,17 +22,6 @@ if TYPE_CHECKING:
 
 _LONGEST_TRAJECTORY = 10_000
 _REMEMBERED_MS = 10_000.0
-
-
-def names(name: str, value: Sequence[str]) -> tuple[str, ...]:
-    """``value``, when it is a sequence of texts.
-
-    Raises:
-        OptionError: it is something else.
-    """
-    if isinstance(value, str) or not all(isinstance(each, str) for each in value):
-        raise OptionError(f"{name}={value!r} must be a sequence of names, such as ('person', 'dog')")
-    return tuple(value)
 
 
 class ObjectDetector(Detector[ObjectDetections]):

@@ -9,9 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tabml._litert import LiteGraph
 from tabml.errors import ModelLoadError
-from tabml.vision._graphs.regions import Pixels
+from tabml.vision._graphs.regions import Pixels, scaled, stretched
 from tabml.vision._pixels import check_pixels
 
 Answer = TypeVar("Answer")
@@ -40,6 +43,35 @@ def expect_shapes(graph: LiteGraph, shapes: list[tuple[int, ...]]) -> None:
     if given != shapes:
         graph.close()
         raise ModelLoadError(f"a model of another kind: its tensors are {given}, not {shapes}")
+
+
+class PictureInput:
+    """The input of a model that takes one whole picture, stretched to its size."""
+
+    def __init__(self, graph: LiteGraph, *, low: float, high: float) -> None:
+        """Look at the model.
+
+        Args:
+            graph: The model.
+            low: What black becomes, where it takes floats.
+            high: What white becomes.
+
+        Raises:
+            ModelLoadError: it takes something else.
+        """
+        shapes = [spec.shape for spec in graph.inputs]
+        if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][::3] != (1, 3) or min(shapes[0]) < 1:
+            raise ModelLoadError(f"a model of another kind: it takes {shapes}, not one picture")
+        dtype = graph.inputs[0].dtype
+        if dtype not in (np.uint8, np.float32):
+            raise ModelLoadError(f"a model of another kind: it takes {dtype}")
+        _, self._rows, self._columns, _ = shapes[0]
+        self._raw, self._low, self._high = dtype == np.uint8, low, high
+
+    def of(self, pixels: Pixels) -> NDArray[Any]:
+        """The picture as the model takes it."""
+        upright = stretched(pixels, self._columns, self._rows)
+        return upright[None] if self._raw else scaled(upright, low=self._low, high=self._high)
 
 
 class Part(Protocol):

@@ -1,4 +1,4 @@
-"""What a .tflite model says about itself: names of classes, ranges of pixels, how boxes are decoded.
+"""What a .tflite model says about itself: names of classes, ranges of pixels, how outputs are read.
 
 The TFLite metadata are flatbuffers inside the file; the files that they name are in a zip archive behind it.
 """
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,7 @@ _CALIBRATION = 2
 _LABELS = (2, 3)  # along an axis, or by value
 _MOST_LABELS_BYTES = 4 << 20
 _BOX_PROPERTIES = 3
+_ACTIVATIONS: dict[int, Literal["none", "sigmoid", "softmax"]] = {0: "none", 1: "sigmoid", 2: "softmax"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +61,8 @@ class Metadata:
     """Of detectors that leave the decoding to others."""
     corners: tuple[int, ...] = (0, 1, 2, 3)
     """Where left, top, right and bottom are in the boxes of other detectors."""
-    custom: tuple[str, ...] = ()
-    """Names of further metadata."""
+    activation: Literal["none", "sigmoid", "softmax"] | None = None
+    """Of segmenters: what makes confidences of their output."""
 
 
 def read_metadata(model: bytes) -> Metadata:
@@ -81,7 +82,7 @@ def read_metadata(model: bytes) -> Metadata:
             if any(unit.OptionsType() == _CALIBRATION for unit in _units(output)):
                 raise ModelLoadError("the model wants its scores calibrated, which isn't done here")
         custom = {each.Name() or b"": each for each in map(graph.CustomMetadata, range(graph.CustomMetadataLength()))}
-        detector = custom.get(b"DETECTOR_METADATA")
+        detector, segmenter = custom.get(b"DETECTOR_METADATA"), custom.get(b"SEGMENTER_METADATA")
         low, high = _range(graph.InputTensorMetadata(0))
         return Metadata(
             labels=_labels(model, outputs),
@@ -90,7 +91,7 @@ def read_metadata(model: bytes) -> Metadata:
             outputs=tuple((each.Name() or b"").decode() for each in outputs),
             decoding=None if detector is None else _decoding(detector.DataAsNumpy().tobytes()),
             corners=_corners(outputs),
-            custom=tuple(name.decode() for name in custom),
+            activation=None if segmenter is None else _activation(segmenter.DataAsNumpy().tobytes()),
         )
 
 
@@ -207,6 +208,11 @@ def _corners(outputs: list[Any]) -> tuple[int, ...]:
                     raise ValueError(f"corners {order}")
                 return order
     return (0, 1, 2, 3)
+
+
+def _activation(content: bytes) -> Literal["none", "sigmoid", "softmax"]:
+    number = _schema("image_segmenter_metadata_schema").ImageSegmenterOptions.GetRootAs(content, 0).Activation()
+    return _ACTIVATIONS[number]
 
 
 def _decoding(content: bytes) -> Decoding:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from tabml._litert import LiteGraph
 from tabml.errors import ModelLoadError
-from tabml.vision._graphs.graph import Graph
+from tabml.vision._graphs.graph import Graph, PictureInput
 from tabml.vision._graphs.metadata import Decoding, Metadata, read_metadata
-from tabml.vision._graphs.regions import Float32, Pixels, scaled, sigmoid, stretched
+from tabml.vision._graphs.regions import Float32, Pixels, sigmoid
 
 Integers = NDArray[np.int64]
 
@@ -77,7 +77,7 @@ class ObjectGraph(Graph):
         self._graph = LiteGraph(content, threads=threads)
         super().__init__(self._graph)
         try:
-            self._side, self._raw = _input(self._graph)
+            self._input = PictureInput(self._graph, low=self._metadata.low, high=self._metadata.high)
             self._places = _outputs(self._graph, self._metadata)
         except ModelLoadError:
             self.close()
@@ -89,9 +89,7 @@ class ObjectGraph(Graph):
         )
 
     def _find(self, pixels: Pixels, after_ms: int) -> Boxes:
-        upright = stretched(pixels, self._side)
-        taken = upright[None] if self._raw else scaled(upright, low=self._metadata.low, high=self._metadata.high)
-        return self._graph.run([taken], self._boxes)
+        return self._graph.run([self._input.of(pixels)], self._boxes)
 
     def _boxes(self, out: Sequence[NDArray[Any]]) -> Boxes:
         arrays = [out[place] for place in self._places]
@@ -151,17 +149,6 @@ def suppressed(found: Boxes, min_suppression: float, most: int | None = None) ->
         return found
     likeliest: Any = cv2.dnn.NMSBoxes  # takes arrays, whatever its stub says
     return found[np.asarray(likeliest(boxes, found.scores, 0.0, min_suppression), np.int64)[:most]]
-
-
-def _input(graph: LiteGraph) -> tuple[int, bool]:
-    """The side of the input, and whether it takes bytes."""
-    shapes = [spec.shape for spec in graph.inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != shapes[0][2] or shapes[0][::3] != (1, 3):
-        raise ModelLoadError(f"a model of another kind: it takes {shapes}, not one square picture")
-    dtype = graph.inputs[0].dtype
-    if dtype not in (np.uint8, np.float32):
-        raise ModelLoadError(f"a model of another kind: it takes {dtype}")
-    return shapes[0][1], dtype == np.uint8
 
 
 def _outputs(graph: LiteGraph, metadata: Metadata) -> list[int]:

@@ -161,7 +161,7 @@ def cut(pixels: Pixels, region: Region | None, side: int, *, replicate: bool, lo
         degrees = np.float32(float(region.rotation * np.float32(180)) / math.pi)
         centre = float(region.x * width), float(region.y * height)
         sides = float(region.width * width), float(region.height * height)
-        where, between = _sources(centre, sides, float(degrees), side)
+        where, between = _sources(centre, sides, float(degrees), side, side)
     border = cv2.BORDER_REPLICATE if replicate else cv2.BORDER_CONSTANT
     upright = cv2.remap(pixels, where, between, cv2.INTER_LINEAR, borderMode=border)
     return scaled(upright, low=low, high=high)
@@ -175,33 +175,33 @@ def scaled(pixels: Any, *, low: float, high: float) -> Float32:
     return values[None]
 
 
-def stretched(pixels: Pixels, side: int) -> Pixels:
-    """The whole picture, made ``side`` pixels wide and high."""
+def stretched(pixels: Pixels, columns: int, rows: int) -> Pixels:
+    """The whole picture, made ``columns`` pixels wide and ``rows`` high."""
     height, width, _ = pixels.shape
-    where, between = _stretched_sources(width, height, side)
+    where, between = _stretched_sources(width, height, columns, rows)
     upright = cv2.remap(pixels, where, between, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(upright, np.uint8)
 
 
 def _sources(
-    centre: tuple[float, float], sides: tuple[float, float], degrees: float, side: int
+    centre: tuple[float, float], sides: tuple[float, float], degrees: float, columns: int, rows: int
 ) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
-    """Where each pixel of an upright ``side`` by ``side`` picture comes from, as ``cv2.remap`` takes it.
+    """Where each pixel of an upright picture of ``columns`` by ``rows`` comes from, as ``cv2.remap`` takes it.
 
     The same steps in the same order as in MediaPipe, whose OpenCV rounds places to 1/32 pixel and works
     through rows in runs of 64; newer ones don't round.
     """
-    upright = np.array([[0, side], [0, 0], [side, 0], [side, side]], np.float32)
+    upright = np.array([[0, rows], [0, 0], [columns, 0], [columns, rows]], np.float32)
     corners = cv2.boxPoints((centre, sides, degrees))
     back = cv2.invert(cv2.getPerspectiveTransform(corners, upright))[1]
-    column = np.arange(side)
+    column = np.arange(columns)
     inside = column % _RUN
     starts, steps = np.multiply.outer(back[:, 0], column - inside), np.multiply.outer(back[:, 0], inside)
-    rows = np.multiply.outer(back[:, 1], np.arange(side))[:, :, None]
-    x, y, depth = (rows + starts[:, None] + back[:, 2, None, None]) + steps[:, None]
+    down = np.multiply.outer(back[:, 1], np.arange(rows))[:, :, None]
+    x, y, depth = (down + starts[:, None] + back[:, 2, None, None]) + steps[:, None]
     scale = np.divide(_STEPS, depth, out=depth)
     places = [np.rint(np.multiply(axis, scale, out=axis), out=axis).astype(np.int32) for axis in (x, y)]
-    where = np.empty((side, side, 2), np.int16)
+    where = np.empty((rows, columns, 2), np.int16)
     for axis, place in enumerate(places):
         np.right_shift(place, 5, out=where[:, :, axis], casting="unsafe")
     return where, ((places[1] & 31) << 5 | places[0] & 31).astype(np.uint16)
@@ -211,10 +211,12 @@ def _sources(
 def _letterbox_sources(width: int, height: int, side: int) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
     """Of a whole picture in the middle of a square: the same for every frame of a stream."""
     longer = float(max(width, height))
-    return _sources((width / 2, height / 2), (longer, longer), 0.0, side)
+    return _sources((width / 2, height / 2), (longer, longer), 0.0, side, side)
 
 
 @functools.lru_cache(maxsize=8)
-def _stretched_sources(width: int, height: int, side: int) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
-    """Of a whole picture that fills a square."""
-    return _sources((width / 2, height / 2), (float(width), float(height)), 0.0, side)
+def _stretched_sources(
+    width: int, height: int, columns: int, rows: int
+) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
+    """Of a whole picture that fills another."""
+    return _sources((width / 2, height / 2), (float(width), float(height)), 0.0, columns, rows)
