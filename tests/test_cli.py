@@ -33,7 +33,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return call
 
 
-@pytest.mark.parametrize("what", ["faces", "mesh", "hands", "pose", "mask"])
+@pytest.mark.parametrize("what", ["faces", "mesh", "irises", "hands", "pose", "objects", "mask"])
 def test_detect_writes_a_line_of_json_and_a_picture(what: str, run: Run, portrait: Path, tmp_path: Path) -> None:
     code, out, err = run("detect", what, portrait, "--annotate", tmp_path / "out.png")
     assert (code, err) == (0, "")
@@ -71,7 +71,7 @@ def test_track_writes_a_line_a_frame_and_a_video(run: Run, pictures: Run, tmp_pa
         assert sum(1 for _ in video) == 202
 
 
-@pytest.mark.parametrize("what", ["faces", "mesh", "pose", "mask"])
+@pytest.mark.parametrize("what", ["faces", "mesh", "irises", "pose", "objects", "mask"])
 def test_track_knows_every_model(what: str, run: Run, portrait: Path, tmp_path: Path) -> None:
     from tabml.vision import VideoWriter
 
@@ -102,7 +102,13 @@ def test_wrong_options_are_one_line(arguments: list[str], words: str, run: Run, 
 
 @pytest.mark.parametrize(
     ("what", "option"),
-    [("faces", "--num=1"), ("mask", "--num=1"), ("mask", "--min-confidence=1"), ("pose", "--range=full")],
+    [
+        ("faces", "--num=1"),
+        ("objects", "--num=1"),
+        ("mask", "--num=1"),
+        ("mask", "--min-confidence=1"),
+        ("pose", "--range=full"),
+    ],
 )
 def test_options_that_do_not_go_together_say_so(what: str, option: str, run: Run, portrait: Path) -> None:
     code, _, err = run("detect", what, portrait, option)
@@ -116,6 +122,59 @@ def test_options_reach_the_model(run: Run, pictures: Run) -> None:
     assert len(json.loads(run("detect", "mesh", picture, "--range", "full")[1])["meshes"]) == 1
     assert len(json.loads(run("detect", "pose", pictures("coupleanddog.jpeg"), "--num", 2)[1])["poses"]) == 2
     assert json.loads(run("detect", "faces", picture, "--min-confidence", 0.99)[1])["faces"] == []
+
+
+@pytest.fixture
+def clip(portrait: Path, tmp_path: Path) -> Path:
+    """Three frames of a person."""
+    from tabml.vision import VideoWriter
+
+    path = tmp_path / "still.mp4"
+    with VideoWriter(path) as video:
+        for _ in range(3):
+            video.write(Frame.from_file(portrait))
+    return path
+
+
+def test_effects_change_what_is_behind_people(run: Run, portrait: Path, astronaut: Path, clip: Path) -> None:
+    folder, original = clip.parent, Frame.from_file(portrait).to_rgb().astype(int)
+    for what, *more in (["blur", "--strength", 0.05], ["replace", "--background", "navy"], ["replace"]):
+        assert run("effect", what, portrait, folder / "out.png", *more) == (0, "", "")
+        changed = abs(Frame.from_file(folder / "out.png").to_rgb() - original).mean(axis=2)
+        assert changed[200:400, 200:300].mean() < 3 < changed[:40].mean()
+    assert run("effect", "replace", portrait, folder / "out.png", "--background", astronaut)[0] == 0
+    assert run("effect", "cutout", portrait, folder / "out.png")[0] == 0
+    cut = Frame.from_file(folder / "out.png")
+    assert cut.format == "rgba"
+    assert cut.pixels[:40, :40, 3].max() < 30 < 250 < cut.pixels[300, 250, 3]
+
+
+def test_effects_change_videos_before_videos(run: Run, clip: Path) -> None:
+    out = clip.parent / "out.mp4"
+    for more in (["blur"], ["replace", "--background", clip]):
+        assert run("effect", more[0], clip, out, *more[1:])[0] == 0
+        with read_video(out) as video:
+            assert sum(1 for _ in video) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["blur", "PICTURE", "out.png", "--background", "red"], "--background goes with replace"),
+        (["replace", "PICTURE", "out.png", "--background", "reddd"], "neither a file nor a colour"),
+        (["blur", "PICTURE", "out.png", "--strength", "3"], "strength=3.0"),
+        (["replace", "PICTURE", "out.png", "--strength", "0.1"], "--strength goes with blur"),
+        (["cutout", "CLIP", "out.mp4"], "use replace instead"),
+        (["blur", "none.jpg", "out.png"], "none.jpg"),
+        (["blur", "PICTURE", "out.xyz"], "out.xyz"),
+    ],
+)
+def test_effects_say_what_does_not_go(arguments: list[str], words: str, run: Run, portrait: Path, clip: Path) -> None:
+    places = {"PICTURE": portrait, "CLIP": clip}
+    code, _, err = run("effect", *(places.get(each, each) for each in arguments))
+    assert code == 1
+    assert words in err
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("arguments", [[], ["detect"], ["detect", "cats", "x.jpg"], ["models"], ["--nonsense"]])

@@ -64,18 +64,26 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     detect = commands.add_parser("detect", help="find things in pictures")
-    detect.add_argument("what", choices=["faces", "mesh", "hands", "pose", "mask"])
+    detect.add_argument("what", choices=["faces", "mesh", "irises", "hands", "pose", "objects", "mask"])
     detect.add_argument("pictures", nargs="+", metavar="PICTURE")
     detect.add_argument("--annotate", metavar="OUT", help="picture to write; a folder when there are several pictures")
     _model_options(detect)
     detect.set_defaults(run=_detect)
 
     track = commands.add_parser("track", help="follow things through a video")
-    track.add_argument("what", choices=["faces", "mesh", "hands", "pose", "mask"])
+    track.add_argument("what", choices=["faces", "mesh", "irises", "hands", "pose", "objects", "mask"])
     track.add_argument("video", metavar="VIDEO")
     track.add_argument("--annotate", metavar="OUT", help="video to write")
     _model_options(track)
     track.set_defaults(run=_track)
+
+    effect = commands.add_parser("effect", help="change what is behind people in a picture or a video")
+    effect.add_argument("what", choices=["blur", "replace", "cutout"])
+    effect.add_argument("source", metavar="PICTURE|VIDEO")
+    effect.add_argument("out", metavar="OUT", help="picture or video to write")
+    effect.add_argument("--background", metavar="COLOUR|PICTURE|VIDEO", help="for replace; a green when not given")
+    effect.add_argument("--strength", type=float, metavar="S", help="for blur: above 0, at most 0.2 (default: 0.02)")
+    effect.set_defaults(run=_effect)
 
     for verb, words in _TEXT.items():
         command = commands.add_parser(verb, help=words)
@@ -154,6 +162,12 @@ def _track(options: argparse.Namespace) -> int:
     from tabml.cli.vision import track
 
     return track(options)
+
+
+def _effect(options: argparse.Namespace) -> int:
+    from tabml.cli.effects import effect
+
+    return effect(options)
 
 
 def _text(options: argparse.Namespace) -> int:

@@ -20,6 +20,10 @@ from tabml.vision import (
     Frame,
     HandDetector,
     HandTracker,
+    IrisDetector,
+    IrisTracker,
+    ObjectDetector,
+    ObjectTracker,
     PoseDetector,
     PoseTracker,
     Segmenter,
@@ -29,12 +33,14 @@ from tabml.vision import (
 )
 
 _DETECTORS: dict[str, Any] = {
-    "faces": FaceDetector, "mesh": FaceMesh, "hands": HandDetector, "pose": PoseDetector, "mask": Segmenter,
+    "faces": FaceDetector, "mesh": FaceMesh, "irises": IrisDetector, "hands": HandDetector, "pose": PoseDetector,
+    "objects": ObjectDetector, "mask": Segmenter,
 }  # fmt: skip
 _TRACKERS: dict[str, Any] = {
-    "faces": FaceDetector, "mesh": FaceMeshTracker, "hands": HandTracker, "pose": PoseTracker, "mask": Segmenter,
+    **_DETECTORS,
+    "mesh": FaceMeshTracker, "irises": IrisTracker, "hands": HandTracker, "pose": PoseTracker, "objects": ObjectTracker,
 }  # fmt: skip
-_COUNTS = {"mesh": "num_faces", "hands": "num_hands", "pose": "num_poses"}
+_COUNTS = {"mesh": "num_faces", "irises": "num_faces", "hands": "num_hands", "pose": "num_poses"}
 
 
 def detect(options: argparse.Namespace) -> int:
@@ -89,10 +95,10 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     if options.min_confidence is not None:
         if options.what == "mask":
             raise OptionError("--min-confidence does not go with mask")
-        given["min_detection_confidence"] = options.min_confidence
+        given["score_threshold" if options.what == "objects" else "min_detection_confidence"] = options.min_confidence
     if options.range is not None:
-        if options.what not in ("faces", "mesh"):
-            raise OptionError(f"--range does not go with {options.what}; it goes with faces, mesh")
+        if options.what not in ("faces", "mesh", "irises"):
+            raise OptionError(f"--range does not go with {options.what}; it goes with faces, mesh, irises")
         given["range"] = options.range
     if options.model is not None:
         is_file = "/" in options.model or options.model.endswith((".tflite", ".task"))
