@@ -25,6 +25,7 @@ from tabml.vision.results import (
     FaceMeshResult,
     Hand,
     Hands,
+    Holistic,
     Irises,
     ObjectDetections,
     Pose,
@@ -39,7 +40,9 @@ from tabml_grpc.convert_objects import objects_to_v1
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.v1 import vision_pb2 as v1
 
-Result = FaceDetections | FaceMeshes | Hands | Irises | ObjectDetections | Poses | Segmentation | TrackedObjects
+Result = (
+    FaceDetections | FaceMeshes | Hands | Holistic | Irises | ObjectDetections | Poses | Segmentation | TrackedObjects
+)
 
 TASKS: dict[int, Pipeline] = {
     v1.VISION_TASK_FACE_DETECTION: PIPELINES["face-detection"],
@@ -50,6 +53,7 @@ TASKS: dict[int, Pipeline] = {
     v1.VISION_TASK_IRISES: PIPELINES["iris-tracking"],
     v1.VISION_TASK_OBJECTS: PIPELINES["object-detection"],
     v1.VISION_TASK_OBJECT_TRACKING: PIPELINES["object-tracking"],
+    v1.VISION_TASK_HOLISTIC: PIPELINES["holistic-landmarks"],
 }
 FORMATS: dict[int, str] = {
     v1.FRAME_FORMAT_UNSPECIFIED: "", v1.FRAME_FORMAT_RGB: "rgb", v1.FRAME_FORMAT_BGR: "bgr",
@@ -164,81 +168,126 @@ def meshes_to_ml(result: FaceMeshes) -> ml.FaceMeshResponse:
     """Meshes."""
     response = ml.FaceMeshResponse()
     for face in result:
-        content = landmark_messages(1, face.landmarks) + _mesh_tail()
-        if face.blendshapes is not None:
-            content += packed(50, face.blendshapes)
-        if face.transform is not None:
-            content += packed(51, face.transform)
-        response.faces.add().MergeFromString(content)
+        mesh_to_ml(face, response.faces.add())
     return response
+
+
+def mesh_to_ml(face: FaceMeshResult, message: ml.FaceMesh) -> None:
+    """One mesh into its message."""
+    content = landmark_messages(1, face.landmarks) + _mesh_tail()
+    if face.blendshapes is not None:
+        content += packed(50, face.blendshapes)
+    if face.transform is not None:
+        content += packed(51, face.transform)
+    message.MergeFromString(content)
 
 
 def meshes_from_ml(message: ml.FaceMeshResponse, width: int, height: int) -> FaceMeshes:
     """Meshes of a picture of ``width`` by ``height``."""
-    faces = tuple(
-        FaceMeshResult(
-            landmarks=columns(face.landmarks, "xyz"),
-            blendshapes=table(face.blendshapes, 1)[:, 0] if face.blendshapes else None,
-            transform=table(face.transform, 4) if face.transform else None,
-        )
-        for face in message.faces
+    return FaceMeshes(items=tuple(map(mesh_from_ml, message.faces)), width=width, height=height, **_when(message))
+
+
+def mesh_from_ml(face: ml.FaceMesh) -> FaceMeshResult:
+    """One mesh."""
+    return FaceMeshResult(
+        landmarks=columns(face.landmarks, "xyz"),
+        blendshapes=table(face.blendshapes, 1)[:, 0] if face.blendshapes else None,
+        transform=table(face.transform, 4) if face.transform else None,
     )
-    return FaceMeshes(items=faces, width=width, height=height, **_when(message))
 
 
 def hands_to_ml(result: Hands) -> ml.HandDetectionResponse:
     """Hands."""
     response = ml.HandDetectionResponse()
     for hand in result:
-        message = response.hands.add(handedness=hand.handedness, confidence=hand.handedness_score)
-        message.MergeFromString(landmark_messages(1, hand.landmarks) + landmark_messages(50, hand.world_landmarks))
-        if hand.gesture is not None:
-            message.gestures.add(name=hand.gesture, confidence=hand.gesture_score or 0.0)
+        hand_to_ml(hand, response.hands.add())
     return response
+
+
+def hand_to_ml(hand: Hand, message: ml.HandDetection) -> None:
+    """One hand into its message."""
+    message.handedness, message.confidence = hand.handedness, hand.handedness_score
+    message.MergeFromString(landmark_messages(1, hand.landmarks) + landmark_messages(50, hand.world_landmarks))
+    if hand.gesture is not None:
+        message.gestures.add(name=hand.gesture, confidence=hand.gesture_score or 0.0)
 
 
 def hands_from_ml(message: ml.HandDetectionResponse, width: int, height: int) -> Hands:
     """Hands in a picture of ``width`` by ``height``."""
-    hands = tuple(
-        Hand(
-            landmarks=columns(hand.landmarks, "xyz"),
-            world_landmarks=columns(hand.world_landmarks, "xyz"),
-            handedness=cast(Literal["Left", "Right"], hand.handedness),
-            handedness_score=hand.confidence,
-            gesture=hand.gestures[0].name if hand.gestures else None,
-            gesture_score=hand.gestures[0].confidence if hand.gestures else None,
-        )
-        for hand in message.hands
+    return Hands(items=tuple(map(hand_from_ml, message.hands)), width=width, height=height, **_when(message))
+
+
+def hand_from_ml(hand: ml.HandDetection) -> Hand:
+    """One hand."""
+    return Hand(
+        landmarks=columns(hand.landmarks, "xyz"),
+        world_landmarks=columns(hand.world_landmarks, "xyz"),
+        handedness=cast(Literal["Left", "Right"], hand.handedness),
+        handedness_score=hand.confidence,
+        gesture=hand.gestures[0].name if hand.gestures else None,
+        gesture_score=hand.gestures[0].confidence if hand.gestures else None,
     )
-    return Hands(items=hands, width=width, height=height, **_when(message))
 
 
 def poses_to_ml(result: Poses) -> ml.PoseDetectionResponse:
     """Poses; the world's landmarks have the visibility of the picture's."""
     response = ml.PoseDetectionResponse()
     for pose in result:
-        message = response.poses.add(confidence=pose.score)
-        seen = np.stack([pose.visibility, pose.presence], 1)
-        message.MergeFromString(
-            landmark_messages(1, np.hstack([pose.landmarks, seen]))
-            + landmark_messages(3, np.hstack([pose.world_landmarks, seen]))
-        )
+        pose_to_ml(pose, response.poses.add())
     return response
+
+
+def pose_to_ml(pose: Pose, message: ml.PoseDetection) -> None:
+    """One pose into its message."""
+    message.confidence = pose.score
+    seen = np.stack([pose.visibility, pose.presence], 1)
+    message.MergeFromString(
+        landmark_messages(1, np.hstack([pose.landmarks, seen]))
+        + landmark_messages(3, np.hstack([pose.world_landmarks, seen]))
+    )
 
 
 def poses_from_ml(message: ml.PoseDetectionResponse, width: int, height: int) -> Poses:
     """Poses in a picture of ``width`` by ``height``."""
-    poses = tuple(
-        Pose(
-            landmarks=columns(pose.landmarks, "xyz"),
-            world_landmarks=columns(pose.world_landmarks, "xyz"),
-            visibility=columns(pose.landmarks, ["visibility"])[:, 0],
-            presence=columns(pose.landmarks, ["presence"])[:, 0],
-            aspect=width / height,
-        )
-        for pose in message.poses
-    )
+    poses = tuple(pose_from_ml(pose, width / height) for pose in message.poses)
     return Poses(items=poses, width=width, height=height, **_when(message))
+
+
+def pose_from_ml(pose: ml.PoseDetection, aspect: float) -> Pose:
+    """One pose, in a picture of that width over height."""
+    return Pose(
+        landmarks=columns(pose.landmarks, "xyz"),
+        world_landmarks=columns(pose.world_landmarks, "xyz"),
+        visibility=columns(pose.landmarks, ["visibility"])[:, 0],
+        presence=columns(pose.landmarks, ["presence"])[:, 0],
+        aspect=aspect,
+    )
+
+
+def holistic_to_ml(result: Holistic) -> ml.HolisticTrackingResponse:
+    """A person: the left hand before the right one, and no message for what isn't seen."""
+    response = ml.HolisticTrackingResponse()
+    if result.face is not None:
+        mesh_to_ml(result.face, response.face)
+    if result.pose is not None:
+        pose_to_ml(result.pose, response.pose)
+    for hand in result.hands:
+        hand_to_ml(hand, response.hands.add())
+    return response
+
+
+def holistic_from_ml(message: ml.HolisticTrackingResponse, width: int, height: int) -> Holistic:
+    """A person in a picture of ``width`` by ``height``."""
+    hands = {hand.handedness: hand_from_ml(hand) for hand in message.hands}
+    return Holistic(
+        face=mesh_from_ml(message.face) if message.HasField("face") else None,
+        left_hand=hands.get("Left"),
+        right_hand=hands.get("Right"),
+        pose=pose_from_ml(message.pose, width / height) if message.HasField("pose") else None,
+        width=width,
+        height=height,
+        **_when(message),
+    )
 
 
 def mask_to_ml(result: Segmentation, format: str = "gray8") -> ml.SegmentationResponse:
@@ -310,20 +359,21 @@ def results_to_v1(results: Sequence[Result], mask: str = "gray8") -> v1.Analysis
                 analysis.meshes.add().MergeFromString(b"".join(_mesh_to_v1(mesh)))
         elif isinstance(result, Hands):
             for hand in result:
-                analysis.hands.add(
-                    handedness=hand.handedness,
-                    handedness_score=hand.handedness_score,
-                    gesture=hand.gesture,
-                    gesture_score=hand.gesture_score,
-                ).MergeFromString(packed(1, hand.landmarks) + packed(2, hand.world_landmarks))
+                _hand_to_v1(hand, analysis.hands.add())
         elif isinstance(result, Poses):
             for pose in result:
-                analysis.poses.add(score=pose.score).MergeFromString(
-                    packed(1, pose.landmarks)
-                    + packed(2, pose.world_landmarks)
-                    + packed(3, pose.visibility)
-                    + packed(4, pose.presence)
-                )
+                _pose_to_v1(pose, analysis.poses.add())
+        elif isinstance(result, Holistic):
+            person = analysis.holistic
+            person.SetInParent()
+            if result.face is not None:
+                person.face.MergeFromString(b"".join(_mesh_to_v1(result.face)))
+            if result.left_hand is not None:
+                _hand_to_v1(result.left_hand, person.left_hand)
+            if result.right_hand is not None:
+                _hand_to_v1(result.right_hand, person.right_hand)
+            if result.pose is not None:
+                _pose_to_v1(result.pose, person.pose)
         elif isinstance(result, Irises):
             irises_to_v1(result, analysis)
         elif isinstance(result, ObjectDetections | TrackedObjects):
@@ -351,6 +401,23 @@ def _mesh_to_v1(mesh: FaceMeshResult) -> Iterator[bytes]:
         yield packed(3, mesh.transform)
 
 
+def _hand_to_v1(hand: Hand, message: v1.Hand) -> None:
+    message.handedness, message.handedness_score = hand.handedness, hand.handedness_score
+    if hand.gesture is not None:
+        message.gesture, message.gesture_score = hand.gesture, hand.gesture_score or 0.0
+    message.MergeFromString(packed(1, hand.landmarks) + packed(2, hand.world_landmarks))
+
+
+def _pose_to_v1(pose: Pose, message: v1.Pose) -> None:
+    message.score = pose.score
+    message.MergeFromString(
+        packed(1, pose.landmarks)
+        + packed(2, pose.world_landmarks)
+        + packed(3, pose.visibility)
+        + packed(4, pose.presence)
+    )
+
+
 def faces_from_v1(analysis: v1.Analysis) -> FaceDetections:
     """The faces of an analysis."""
     faces = tuple(
@@ -366,46 +433,61 @@ def faces_from_v1(analysis: v1.Analysis) -> FaceDetections:
 
 def meshes_from_v1(analysis: v1.Analysis) -> FaceMeshes:
     """The meshes of an analysis."""
-    meshes = tuple(
-        FaceMeshResult(
-            landmarks=table(mesh.landmarks, 3),
-            blendshapes=table(mesh.blendshapes, 1)[:, 0] if mesh.blendshapes else None,
-            transform=table(mesh.transform, 4) if mesh.transform else None,
-        )
-        for mesh in analysis.meshes
+    return FaceMeshes(items=tuple(map(_mesh_from_v1, analysis.meshes)), **_where(analysis))
+
+
+def _mesh_from_v1(mesh: v1.Mesh) -> FaceMeshResult:
+    return FaceMeshResult(
+        landmarks=table(mesh.landmarks, 3),
+        blendshapes=table(mesh.blendshapes, 1)[:, 0] if mesh.blendshapes else None,
+        transform=table(mesh.transform, 4) if mesh.transform else None,
     )
-    return FaceMeshes(items=meshes, **_where(analysis))
 
 
 def hands_from_v1(analysis: v1.Analysis) -> Hands:
     """The hands of an analysis."""
-    hands = tuple(
-        Hand(
-            landmarks=table(hand.landmarks, 3),
-            world_landmarks=table(hand.world_landmarks, 3),
-            handedness=cast(Literal["Left", "Right"], hand.handedness),
-            handedness_score=hand.handedness_score,
-            gesture=hand.gesture if hand.HasField("gesture") else None,
-            gesture_score=hand.gesture_score if hand.HasField("gesture_score") else None,
-        )
-        for hand in analysis.hands
+    return Hands(items=tuple(map(_hand_from_v1, analysis.hands)), **_where(analysis))
+
+
+def _hand_from_v1(hand: v1.Hand) -> Hand:
+    return Hand(
+        landmarks=table(hand.landmarks, 3),
+        world_landmarks=table(hand.world_landmarks, 3),
+        handedness=cast(Literal["Left", "Right"], hand.handedness),
+        handedness_score=hand.handedness_score,
+        gesture=hand.gesture if hand.HasField("gesture") else None,
+        gesture_score=hand.gesture_score if hand.HasField("gesture_score") else None,
     )
-    return Hands(items=hands, **_where(analysis))
 
 
 def poses_from_v1(analysis: v1.Analysis) -> Poses:
     """The poses of an analysis."""
-    poses = tuple(
-        Pose(
-            landmarks=table(pose.landmarks, 3),
-            world_landmarks=table(pose.world_landmarks, 3),
-            visibility=table(pose.visibility, 1)[:, 0],
-            presence=table(pose.presence, 1)[:, 0],
-            aspect=analysis.width / analysis.height,
-        )
-        for pose in analysis.poses
+    aspect = analysis.width / analysis.height if analysis.height else 1.0
+    return Poses(items=tuple(_pose_from_v1(pose, aspect) for pose in analysis.poses), **_where(analysis))
+
+
+def _pose_from_v1(pose: v1.Pose, aspect: float) -> Pose:
+    return Pose(
+        landmarks=table(pose.landmarks, 3),
+        world_landmarks=table(pose.world_landmarks, 3),
+        visibility=table(pose.visibility, 1)[:, 0],
+        presence=table(pose.presence, 1)[:, 0],
+        aspect=aspect,
     )
-    return Poses(items=poses, **_where(analysis))
+
+
+def holistic_from_v1(analysis: v1.Analysis) -> Holistic | None:
+    """The person of an analysis, where one was asked for."""
+    if not analysis.HasField("holistic"):
+        return None
+    person, aspect = analysis.holistic, analysis.width / analysis.height
+    return Holistic(
+        face=_mesh_from_v1(person.face) if person.HasField("face") else None,
+        left_hand=_hand_from_v1(person.left_hand) if person.HasField("left_hand") else None,
+        right_hand=_hand_from_v1(person.right_hand) if person.HasField("right_hand") else None,
+        pose=_pose_from_v1(person.pose, aspect) if person.HasField("pose") else None,
+        **_where(analysis),
+    )
 
 
 def mask_from_v1(analysis: v1.Analysis) -> Segmentation | None:

@@ -106,7 +106,7 @@ class Models:
             ModelNotLoadedError: it isn't loaded.
             ModelKindError: it is loaded as another pipeline's.
         """
-        wanted = model_id or pipeline.default_model(options)
+        wanted = model_id or self._default(pipeline, options)
         entry = self._registry.get(wanted)
         if entry is None:
             if model_id:
@@ -118,6 +118,18 @@ class Models:
                 f"model={wanted!r} is a model for {entry.model.pipeline.name}, not for {pipeline.name}"
             )
         return wanted
+
+    def _default(self, pipeline: Pipeline, options: Mapping[str, Value]) -> str:
+        """The pipeline's default model; where it has none, the one that is loaded."""
+        if pipeline.models:
+            return pipeline.default_model(options)
+        for entry in self._registry.entries():
+            if entry.model is not None and entry.model.pipeline is pipeline:
+                return entry.model_id
+        raise ModelNotLoadedError(
+            f"no model for {pipeline.name} is loaded, and none comes with tabml; "
+            f"call LoadModel with one and pipeline={pipeline.name!r}"
+        )
 
     def named(self, model_id: str) -> str:
         """The loaded model that a call names; there is no default where models take gigabytes.

@@ -23,7 +23,7 @@ OPTIONS = "tabml-options-bin"
 """Metadata of ``ml`` calls: a serialised VisionConfig."""
 _DROP = {0: "latest", 1: "latest", 2: "oldest", 3: "block"}
 _BAD = {0: "report", 1: "error", 2: "report", 3: "skip"}
-_MAX_TASKS = 8
+_MAX_TASKS = 16
 
 
 # The new contract.
@@ -146,7 +146,9 @@ class _Ml:
             "hand-landmarks": convert.hands_to_ml,
             "pose-landmarks": convert.poses_to_ml,
             "image-segmentation": lambda result: convert.mask_to_ml(result, mask),
+            "hair-segmentation": lambda result: convert.mask_to_ml(result, mask),
             "iris-tracking": convert_eyes.irises_to_ml,
+            "holistic-landmarks": convert.holistic_to_ml,
             "object-detection": convert_objects.objects_to_ml,
             "object-tracking": convert_objects.tracks_to_ml,
         }
@@ -200,7 +202,9 @@ _EMPTY: dict[str, Callable[[], Any]] = {
     "hand-landmarks": ml.HandDetectionResponse,
     "pose-landmarks": ml.PoseDetectionResponse,
     "image-segmentation": ml.SegmentationResponse,
+    "hair-segmentation": ml.SegmentationResponse,
     "iris-tracking": ml.IrisTrackingResponse,
+    "holistic-landmarks": ml.HolisticTrackingResponse,
     "object-detection": ml.ObjectDetectionResponse,
     "object-tracking": ml.ObjectTrackingResponse,
 }
@@ -274,6 +278,10 @@ class MediapipeService:
         """Bodies in a stream."""
         await self._many("pose-landmarks", messages, call)
 
+    async def StreamHolisticTracking(self, messages: Raw, call: Call) -> None:
+        """One person whole in a stream."""
+        await self._many("holistic-landmarks", messages, call)
+
     async def StreamFaceMesh(self, messages: Raw, call: Call) -> None:
         """Meshes in a stream."""
         await self._many("face-landmarks", messages, call)
@@ -293,6 +301,10 @@ class MediapipeService:
     async def StreamSelfieSegmentation(self, messages: Raw, call: Call) -> None:
         """Masks in a stream."""
         await self._many("image-segmentation", messages, call)
+
+    async def StreamHairSegmentation(self, messages: Raw, call: Call) -> None:
+        """Masks of hair in a stream."""
+        await self._many("hair-segmentation", messages, call)
 
     async def _one(self, name: str, request: ml.ImageRequest, call: Call) -> Answer:
         config = _config(call)

@@ -57,7 +57,7 @@ def test_options_are_those_of_the_classes(pipeline: Pipeline) -> None:
         key: each.default
         for name in pipeline.classes
         for key, each in inspect.signature(getattr(tabml.vision, name)).parameters.items()
-        if key not in ("model", "files", "threads", "search_interval", "tracker")
+        if key not in ("model", "face", "hands", "files", "threads", "search_interval", "tracker")
     }
     assert {option.name for option in pipeline.options} == set(expected)
     for option in pipeline.options:
@@ -127,8 +127,9 @@ def test_defaults_are_allowed_and_can_be_written(pipeline: Pipeline) -> None:
     assert values == {option.name: option.default for option in pipeline.options}
     model = pipeline.default_model(values) if pipeline.models else "org/model"
     assert not pipeline.models or model == pipeline.default_model({}) == pipeline.models[0]
-    name = pipeline.name
-    assert model_spec(model, pipeline=name, options=values) == model_spec(model, pipeline=name, options=texts)
+    file = "" if pipeline.models or pipeline.family == "text" else "model.tflite"
+    specs = [model_spec(model, pipeline=pipeline.name, options=said, file=file) for said in (values, texts)]
+    assert specs[0] == specs[1]
     with pytest.raises(
         OptionError, match=rf"'speed' is not an option of {pipeline.name}; there are: .*{option_names(pipeline)}"
     ):

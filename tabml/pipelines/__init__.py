@@ -265,6 +265,14 @@ PIPELINES: Mapping[str, Pipeline] = {
             capabilities=(f"{_ML}StreamSelfieSegmentation", *_ANALYZE),
         ),
         Pipeline(
+            name="hair-segmentation",
+            family="vision",
+            options=(Option(name="size", default="frame", range="'frame' or 'model'"),),
+            classes=("HairSegmenter", "HairSegmenter"),
+            verbs=("segment", "segment"),
+            capabilities=(f"{_ML}StreamHairSegmentation",),
+        ),
+        Pipeline(
             name="iris-tracking",
             family="vision",
             models=("face_landmarker", "face_landmarker_full_range"),
@@ -303,9 +311,17 @@ PIPELINES: Mapping[str, Pipeline] = {
             classes=("ObjectDetector", "ObjectTracker"),
             capabilities=(f"{_ML}StreamObjectTracking", *_ANALYZE),
         ),
+        Pipeline(
+            name="holistic-landmarks",
+            family="vision",
+            models=("pose_landmarker_full", "pose_landmarker_lite", "pose_landmarker_heavy", "holistic_landmarker"),
+            options=(Option(name="blendshapes", default=False, range="true or false"), *_TRACKING),
+            classes=("HolisticDetector", "HolisticTracker"),
+            capabilities=(f"{_ML}StreamHolisticTracking", *_ANALYZE),
+        ),
         *_later(
-            "vision", "holistic-landmarks",
-            "object-detection-3d", "hair-segmentation", "template-matching", "auto-flip", "media-sequence",
+            "vision",
+            "object-detection-3d", "template-matching", "auto-flip", "media-sequence",
             "image-classification", "image-feature-extraction", "image-to-text",
         ),
         *TEXT_PIPELINES,
@@ -437,9 +453,8 @@ def model_spec(
         gguf = name.endswith(".gguf") and repo
         ref = FileRef(repo, name, revision or None) if gguf else FileRef(model_id, "config.json", revision or None)
     else:
-        raise ModelFileNotFoundError(
-            f"model_id={model_id!r} is not in the catalog; say its file, or take one of {', '.join(chosen.models)}"
-        )
+        others = f", or take one of {', '.join(chosen.models)}" if chosen.models else ""
+        raise ModelFileNotFoundError(f"model_id={model_id!r} is not in the catalog; say its file{others}")
     values = {
         name: chosen.option(name).parse(value) if isinstance(value, str) else value
         for name, value in (options or {}).items()

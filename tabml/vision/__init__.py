@@ -7,8 +7,9 @@ from tabml.vision.annotate import DEFAULT_STYLE, Style, annotate
 from tabml.vision.faces import FaceDetector, FaceMesh, FaceMeshTracker
 from tabml.vision.frame import DEFAULT_LIMITS, DecodeLimits, Frame, PixelFormat, RawFormat
 from tabml.vision.hands import HandDetector, HandTracker
+from tabml.vision.holistic import HolisticDetector, HolisticTracker
 from tabml.vision.irises import IrisDetector, IrisTracker
-from tabml.vision.masks import Segmenter
+from tabml.vision.masks import HairSegmenter, Segmenter
 from tabml.vision.objects import ObjectDetector, ObjectTracker
 from tabml.vision.poses import PoseDetector, PoseTracker
 from tabml.vision.results import (
@@ -21,6 +22,7 @@ from tabml.vision.results import (
     FaceMeshResult,
     Hand,
     Hands,
+    Holistic,
     Irises,
     ObjectDetection,
     ObjectDetections,
@@ -48,10 +50,14 @@ __all__ = [
     "FaceMeshTracker",
     "FaceMeshes",
     "Frame",
+    "HairSegmenter",
     "Hand",
     "HandDetector",
     "HandTracker",
     "Hands",
+    "Holistic",
+    "HolisticDetector",
+    "HolisticTracker",
     "IrisDetector",
     "IrisTracker",
     "Irises",

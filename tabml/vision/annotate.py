@@ -21,6 +21,7 @@ from tabml.vision.results import (
     FaceMeshResult,
     Hand,
     Hands,
+    Holistic,
     Irises,
     ObjectDetections,
     Pose,
@@ -30,7 +31,9 @@ from tabml.vision.results import (
 )
 
 Colour = tuple[int, int, int]
-Result = FaceDetections | FaceMeshes | Hands | Irises | ObjectDetections | Poses | Segmentation | TrackedObjects
+Result = (
+    FaceDetections | FaceMeshes | Hands | Holistic | Irises | ObjectDetections | Poses | Segmentation | TrackedObjects
+)
 
 # Okabe & Ito, Color Universal Design, 2008: told apart with any colour vision.
 ORANGE: Colour = (230, 159, 0)
@@ -250,6 +253,15 @@ def _hands(canvas: _Canvas, result: Hands) -> None:
         canvas.hand(hand)
 
 
+def _holistic(canvas: _Canvas, result: Holistic) -> None:
+    if result.pose is not None:
+        canvas.pose(result.pose)
+    if result.face is not None:
+        canvas.mesh(result.face)
+    for hand in result.hands:
+        canvas.hand(hand)
+
+
 def _irises(canvas: _Canvas, result: Irises) -> None:
     for face in result:
         for eye in face.eyes:
@@ -280,6 +292,7 @@ _DRAW: dict[type, Callable[[_Canvas, Any], None]] = {
     FaceDetections: _faces,
     FaceMeshes: _meshes,
     Hands: _hands,
+    Holistic: _holistic,
     Irises: _irises,
     ObjectDetections: _objects,
     Poses: _poses,

@@ -79,6 +79,15 @@ class FaceDetector(Detector[FaceDetections]):
         )
 
 
+def mesh_of(face: Any) -> FaceMeshResult:
+    """The value of a mesh that a graph found."""
+    return FaceMeshResult(
+        landmarks=frozen(face.points),
+        blendshapes=None if face.expressions is None else frozen(face.expressions),
+        transform=None if face.transform is None else frozen(face.transform),
+    )
+
+
 class _MeshModel(VisionModel[FaceMeshes]):
     """The options and answers that the detector and the tracker of meshes share."""
 
@@ -144,14 +153,7 @@ class _MeshModel(VisionModel[FaceMeshes]):
 
     def _read(self, native: Any, frame: Frame) -> FaceMeshes:
         return FaceMeshes(
-            items=tuple(
-                FaceMeshResult(
-                    landmarks=frozen(face.points),
-                    blendshapes=None if face.expressions is None else frozen(face.expressions),
-                    transform=None if face.transform is None else frozen(face.transform),
-                )
-                for face in native
-            ),
+            items=tuple(map(mesh_of, native)),
             width=frame.width,
             height=frame.height,
             timestamp_ms=frame.timestamp_ms,

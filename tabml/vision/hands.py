@@ -11,6 +11,18 @@ from tabml.vision.results import Hand, Hands
 from tabml.vision.results.found import frozen
 
 
+def hand_of(hand: Any) -> Hand:
+    """The value of a hand that a graph found."""
+    return Hand(
+        landmarks=frozen(hand.points),
+        world_landmarks=frozen(hand.world),
+        handedness=hand.handedness,
+        handedness_score=hand.handedness_score,
+        gesture=hand.gesture,
+        gesture_score=hand.gesture_score,
+    )
+
+
 class _HandModel(VisionModel[Hands]):
     """The options and answers that the detector and the tracker of hands share."""
 
@@ -70,17 +82,7 @@ class _HandModel(VisionModel[Hands]):
 
     def _read(self, native: Any, frame: Frame) -> Hands:
         return Hands(
-            items=tuple(
-                Hand(
-                    landmarks=frozen(hand.points),
-                    world_landmarks=frozen(hand.world),
-                    handedness=hand.handedness,
-                    handedness_score=hand.handedness_score,
-                    gesture=hand.gesture,
-                    gesture_score=hand.gesture_score,
-                )
-                for hand in native
-            ),
+            items=tuple(map(hand_of, native)),
             width=frame.width,
             height=frame.height,
             timestamp_ms=frame.timestamp_ms,

@@ -125,3 +125,33 @@ class Segmenter(VisionModel[Segmentation]):
         rows = [self._labels.index(name) for name in self._classes]
         mask = np.minimum(confidences[:, :, rows].sum(axis=2), np.float32(1))
         return mask
+
+
+class HairSegmenter(Segmenter):
+    """Tells hair from everything else, by a model that has a class of that name.
+
+    There is no default model: none is on the package index. MediaPipe's ``hair_segmenter`` and
+    ``selfie_multiclass`` are such models. One without a class ``hair`` is refused when it loads: no other mask is ever
+    passed off as hair.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: ModelSource,
+        size: Literal["frame", "model"] = "frame",
+        threads: int | None = None,
+        files: FileProvider | None = None,
+    ) -> None:
+        """Check the options; nothing is loaded yet.
+
+        Args:
+            model: Which model.
+            size: ``"frame"`` gives masks as large as the frames, ``"model"`` as the model makes them.
+            threads: How many threads share one call, 1 to 64; every core (at most 8) when None.
+            files: Where model files come from; the default provider when None.
+
+        Raises:
+            OptionError: an option is outside its range.
+        """
+        super().__init__(classes=("hair",), size=size, threads=threads, model=model, files=files)

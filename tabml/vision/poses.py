@@ -11,6 +11,17 @@ from tabml.vision.results import Pose, Poses
 from tabml.vision.results.found import frozen
 
 
+def pose_of(body: Any, frame: Frame) -> Pose:
+    """The value of a body that a graph found."""
+    return Pose(
+        landmarks=frozen(body.points),
+        world_landmarks=frozen(body.world),
+        visibility=frozen(body.visibility),
+        presence=frozen(body.presence),
+        aspect=frame.width / frame.height,
+    )
+
+
 class _PoseModel(VisionModel[Poses]):
     """The options and answers that the detector and the tracker of poses share."""
 
@@ -65,16 +76,7 @@ class _PoseModel(VisionModel[Poses]):
 
     def _read(self, native: Any, frame: Frame) -> Poses:
         return Poses(
-            items=tuple(
-                Pose(
-                    landmarks=frozen(body.points),
-                    world_landmarks=frozen(body.world),
-                    visibility=frozen(body.visibility),
-                    presence=frozen(body.presence),
-                    aspect=frame.width / frame.height,
-                )
-                for body in native
-            ),
+            items=tuple(pose_of(body, frame) for body in native),
             width=frame.width,
             height=frame.height,
             timestamp_ms=frame.timestamp_ms,

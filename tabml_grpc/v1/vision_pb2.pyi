@@ -31,6 +31,7 @@ class VisionTask(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VISION_TASK_IRISES: _ClassVar[VisionTask]
     VISION_TASK_OBJECTS: _ClassVar[VisionTask]
     VISION_TASK_OBJECT_TRACKING: _ClassVar[VisionTask]
+    VISION_TASK_HOLISTIC: _ClassVar[VisionTask]
 
 class MaskFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -71,6 +72,7 @@ VISION_TASK_SEGMENTATION: VisionTask
 VISION_TASK_IRISES: VisionTask
 VISION_TASK_OBJECTS: VisionTask
 VISION_TASK_OBJECT_TRACKING: VisionTask
+VISION_TASK_HOLISTIC: VisionTask
 MASK_FORMAT_UNSPECIFIED: MaskFormat
 MASK_FORMAT_GRAY8: MaskFormat
 MASK_FORMAT_FLOAT32: MaskFormat
@@ -213,7 +215,7 @@ class StreamAnalyzeResponse(_message.Message):
     def __init__(self, analysis: _Optional[_Union[Analysis, _Mapping]] = ...) -> None: ...
 
 class Analysis(_message.Message):
-    __slots__ = ("timestamp_ms", "frame_number", "width", "height", "faces", "meshes", "hands", "poses", "mask", "timing", "error", "irises", "objects")
+    __slots__ = ("timestamp_ms", "frame_number", "width", "height", "faces", "meshes", "hands", "poses", "mask", "timing", "error", "irises", "objects", "holistic")
     TIMESTAMP_MS_FIELD_NUMBER: _ClassVar[int]
     FRAME_NUMBER_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -227,6 +229,7 @@ class Analysis(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     IRISES_FIELD_NUMBER: _ClassVar[int]
     OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    HOLISTIC_FIELD_NUMBER: _ClassVar[int]
     timestamp_ms: int
     frame_number: int
     width: int
@@ -240,7 +243,8 @@ class Analysis(_message.Message):
     error: FrameProblem
     irises: _containers.RepeatedCompositeFieldContainer[FaceIrises]
     objects: _containers.RepeatedCompositeFieldContainer[Object]
-    def __init__(self, timestamp_ms: _Optional[int] = ..., frame_number: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., faces: _Optional[_Iterable[_Union[Face, _Mapping]]] = ..., meshes: _Optional[_Iterable[_Union[Mesh, _Mapping]]] = ..., hands: _Optional[_Iterable[_Union[Hand, _Mapping]]] = ..., poses: _Optional[_Iterable[_Union[Pose, _Mapping]]] = ..., mask: _Optional[_Union[Mask, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., error: _Optional[_Union[FrameProblem, _Mapping]] = ..., irises: _Optional[_Iterable[_Union[FaceIrises, _Mapping]]] = ..., objects: _Optional[_Iterable[_Union[Object, _Mapping]]] = ...) -> None: ...
+    holistic: Holistic
+    def __init__(self, timestamp_ms: _Optional[int] = ..., frame_number: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., faces: _Optional[_Iterable[_Union[Face, _Mapping]]] = ..., meshes: _Optional[_Iterable[_Union[Mesh, _Mapping]]] = ..., hands: _Optional[_Iterable[_Union[Hand, _Mapping]]] = ..., poses: _Optional[_Iterable[_Union[Pose, _Mapping]]] = ..., mask: _Optional[_Union[Mask, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., error: _Optional[_Union[FrameProblem, _Mapping]] = ..., irises: _Optional[_Iterable[_Union[FaceIrises, _Mapping]]] = ..., objects: _Optional[_Iterable[_Union[Object, _Mapping]]] = ..., holistic: _Optional[_Union[Holistic, _Mapping]] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("decode_ms", "inference_ms", "queue_ms", "dropped")
@@ -323,6 +327,18 @@ class Pose(_message.Message):
     presence: _containers.RepeatedScalarFieldContainer[float]
     score: float
     def __init__(self, landmarks: _Optional[_Iterable[float]] = ..., world_landmarks: _Optional[_Iterable[float]] = ..., visibility: _Optional[_Iterable[float]] = ..., presence: _Optional[_Iterable[float]] = ..., score: _Optional[float] = ...) -> None: ...
+
+class Holistic(_message.Message):
+    __slots__ = ("face", "left_hand", "right_hand", "pose")
+    FACE_FIELD_NUMBER: _ClassVar[int]
+    LEFT_HAND_FIELD_NUMBER: _ClassVar[int]
+    RIGHT_HAND_FIELD_NUMBER: _ClassVar[int]
+    POSE_FIELD_NUMBER: _ClassVar[int]
+    face: Mesh
+    left_hand: Hand
+    right_hand: Hand
+    pose: Pose
+    def __init__(self, face: _Optional[_Union[Mesh, _Mapping]] = ..., left_hand: _Optional[_Union[Hand, _Mapping]] = ..., right_hand: _Optional[_Union[Hand, _Mapping]] = ..., pose: _Optional[_Union[Pose, _Mapping]] = ...) -> None: ...
 
 class FaceIrises(_message.Message):
     __slots__ = ("left", "right", "score", "head_yaw", "head_pitch", "head_roll")

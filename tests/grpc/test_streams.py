@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ import grpc
 import numpy as np
 import pytest
 from child import Child, fails, frames, serving
+from relabelled import relabelled
 
+from tabml.files import load_model
 from tabml.vision import FaceMeshTracker, Frame
 from tabml_grpc import convert
 from tabml_grpc.ml import ml_inference_pb2 as ml
+from tabml_grpc.v1 import models_pb2 as v1_models
 from tabml_grpc.v1 import runtime_pb2
 from tabml_grpc.v1 import vision_pb2 as v1
 
@@ -28,7 +32,7 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 STREAMS = {
     "StreamFaceDetection": "faces", "StreamFaceMesh": "faces", "StreamHandTracking": "hands",
     "StreamPoseTracking": "poses", "StreamSelfieSegmentation": "mask", "StreamIrisTracking": "eyes",
-    "StreamObjectDetection": "objects", "StreamObjectTracking": "objects",
+    "StreamHolisticTracking": "face.landmarks", "StreamObjectDetection": "objects", "StreamObjectTracking": "objects",
 }  # fmt: skip
 
 
@@ -38,13 +42,31 @@ def test_every_frame_is_answered_with_its_own_numbers(method: str, server: Child
     assert [(a.timestamp_ms, a.frame_number) for a in answers] == [(1000 + 33 * n, n) for n in range(4)]
     assert all(a.stats.error == "" and a.stats.dropped == 0 for a in answers)
     if method != "StreamHandTracking":  # no hand in the portrait
-        assert all(len(getattr(a, STREAMS[method])) for a in answers)
+        assert all(len(attrgetter(STREAMS[method])(a)) for a in answers)
 
 
 def test_hands_are_followed(server: Child, pictures: Any) -> None:
     data = pictures("hand_thumb_up.jpg").read_bytes()
     answers = list(server.vision.StreamHandTracking(frames(data, 3)))
     assert [a.hands[0].gestures[0].name for a in answers] == ["Thumb_Up"] * 3
+
+
+def test_hair_is_answered_by_a_hair_model_or_by_none(jpeg: bytes, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "hair.tflite").write_bytes(relabelled(bytes(load_model("deeplab_v3")), person="hair"))
+    (tmp_path / "bald").mkdir()
+    (tmp_path / "bald" / "none.tflite").write_bytes(bytes(load_model("deeplab_v3")))
+    with serving(files=f"dir:{tmp_path}") as child:
+        with fails(grpc.StatusCode.FAILED_PRECONDITION, "no model for hair-segmentation is loaded", "LoadModel"):
+            list(child.vision.StreamHairSegmentation(frames(jpeg, 1)))
+        bald = v1_models.LoadModelRequest(model_id="bald", file="none.tflite", pipeline="hair-segmentation")
+        with fails(INVALID, "'hair' is none of the model's"):
+            list(child.v1_models.LoadModel(bald))
+        mine = v1_models.LoadModelRequest(model_id="mine", file="hair.tflite", pipeline="hair-segmentation")
+        list(child.v1_models.LoadModel(mine))
+        answers = list(child.vision.StreamHairSegmentation(frames(jpeg, 2)))
+        assert [answer.stats.error for answer in answers] == ["", ""]
+        assert len(set(answers[0].mask)) > 10
 
 
 def test_objects_keep_their_numbers_on_the_wire(server: Child, jpeg: bytes) -> None:

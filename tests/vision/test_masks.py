@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from relabelled import relabelled
 
 from tabml.errors import ModelLoadError, OptionError
 from tabml.files import load_model
-from tabml.vision import Frame, Segmenter
+from tabml.vision import Frame, HairSegmenter, Segmenter
 from tabml.vision import _mediapipe as door
 from tabml.vision._graphs.masks import enlarged, likeliest
 
@@ -122,3 +123,13 @@ def test_options_outside_their_range_are_named(said: dict[str, Any], word: str) 
 def test_hair_is_never_somebody_elses_mask() -> None:
     with pytest.raises(OptionError, match="'hair' is none of the model's: background, person"):
         Segmenter(classes=("hair",)).load()
+    for model in ("selfie_segmenter", "deeplab_v3"):
+        with pytest.raises(OptionError, match="'hair' is none of the model's"):
+            HairSegmenter(model=model).load()
+
+
+def test_a_class_called_hair_is_hair(portrait: Path, tmp_path: Path) -> None:
+    frame, path = Frame.from_file(portrait), tmp_path / "hair.tflite"
+    path.write_bytes(relabelled(bytes(load_model("deeplab_v3")), person="hair"))
+    with HairSegmenter(model=path) as hair, Segmenter(model="deeplab_v3", classes=("person",)) as person:
+        np.testing.assert_array_equal(hair.segment(frame).mask, person.segment(frame).mask)

@@ -33,6 +33,15 @@ def members(bundle: bytes | memoryview, *names: str) -> list[bytes]:
         raise ModelLoadError(f"a model of another kind: {problem}") from problem
 
 
+def holds(bundle: bytes | memoryview, name: str) -> bool:
+    """Whether these are the bytes of a .task bundle with this file in it."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+            return name in archive.namelist()
+    except zipfile.BadZipFile:
+        return False
+
+
 def expect_shapes(graph: LiteGraph, shapes: list[tuple[int, ...]]) -> None:
     """Close the graph unless its inputs and outputs have these shapes.
 
@@ -116,6 +125,11 @@ class Graph(ABC):
                 self._forget()
                 raise
         return convert(found)
+
+    def forget(self) -> None:
+        """For video: begin anew with the next picture, after a call that is running."""
+        with self._lock:
+            self._forget()
 
     def close(self) -> None:
         """Free the models, after a call that is running; twice is fine."""

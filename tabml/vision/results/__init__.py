@@ -10,6 +10,7 @@ from __future__ import annotations
 from tabml.vision.results.faces import FaceDetection, FaceDetections, FaceMeshes, FaceMeshResult
 from tabml.vision.results.found import Box, Float32, Found
 from tabml.vision.results.hands import Hand, Hands
+from tabml.vision.results.holistic import Holistic
 from tabml.vision.results.irises import Eye, FaceIrises, Irises
 from tabml.vision.results.masks import Segmentation
 from tabml.vision.results.objects import ObjectDetection, ObjectDetections, TrackedObject, TrackedObjects
@@ -27,6 +28,7 @@ __all__ = [
     "Found",
     "Hand",
     "Hands",
+    "Holistic",
     "Irises",
     "ObjectDetection",
     "ObjectDetections",
