@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from google.protobuf.message import Message
 
-from tabml.errors import FrameError, OptionError
-from tabml.pipelines import PIPELINES, Pipeline
+from tabml.errors import FrameError, OptionError, UnavailableHereError
+from tabml.pipelines import PIPELINES, Pipeline, Value
 from tabml_grpc.calls import Answer, Call, parsed
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.statuses import RequestError
@@ -66,6 +66,36 @@ class _V1:
         return self._response(analysis=analysis)
 
 
+class _Picture:
+    """One picture, and an answer of its own kind."""
+
+    def __init__(self, write: Callable[[Any], Message]) -> None:
+        self._write = write
+
+    def read(self, raw: bytes) -> tuple[v1.Frame, bytes | memoryview]:
+        raise NotImplementedError("these calls have no stream")
+
+    def frame(self, message: v1.Frame, data: bytes | memoryview) -> Frame:
+        from tabml_grpc.convert import frame_from_v1
+
+        return frame_from_v1(message, data)
+
+    def write(self, message: v1.Frame | None, timing: Timing) -> Message:
+        return self._write(timing.results[0])
+
+
+def _categories(result: Any) -> Message:
+    from tabml_grpc.convert_pictures import categories_to_v1
+
+    return categories_to_v1(result)
+
+
+def _embedding(result: Any) -> Message:
+    from tabml_grpc.convert_pictures import embedding_to_v1
+
+    return embedding_to_v1(result)
+
+
 def _tasks(given: Sequence[v1.TaskConfig]) -> list[Task]:
     from tabml_grpc.convert import TASKS
 
@@ -106,6 +136,32 @@ class VisionService:
         return await self._vision.one(
             request.frame, request.frame.data, tasks, _V1(_mask(tasks), v1.AnalyzeResponse), call
         )
+
+    async def ClassifyImage(self, request: v1.ClassifyImageRequest, call: Call) -> Answer:
+        """The classes of one picture."""
+        if request.labels:
+            raise UnavailableHereError(
+                "labels: zero-shot classification of pictures comes with a later release of tabml"
+            )
+        options: dict[str, Value] = {"max_results": request.top_k} if request.top_k else {}
+        return await self._picture("image-classification", request, options, _categories, call)
+
+    async def EmbedImage(self, request: v1.EmbedImageRequest, call: Call) -> Answer:
+        """The vector of one picture."""
+        return await self._picture("image-feature-extraction", request, {}, _embedding, call)
+
+    async def _picture(
+        self,
+        name: str,
+        request: v1.ClassifyImageRequest | v1.EmbedImageRequest,
+        options: dict[str, Value],
+        write: Callable[[Any], Message],
+        call: Call,
+    ) -> Answer:
+        if not request.HasField("frame"):
+            raise RequestError("frame must be set")
+        task = Task(PIPELINES[name], options, request.model)
+        return await self._vision.one(request.frame, request.frame.data, [task], _Picture(write), call)
 
     async def StreamAnalyze(self, messages: Raw, call: Call) -> None:
         """A stream: its configuration first."""

@@ -319,10 +319,35 @@ PIPELINES: Mapping[str, Pipeline] = {
             classes=("HolisticDetector", "HolisticTracker"),
             capabilities=(f"{_ML}StreamHolisticTracking", *_ANALYZE),
         ),
+        Pipeline(
+            name="image-classification",
+            family="vision",
+            models=("efficientnet_lite0", "efficientnet_lite0_float32"),
+            options=(
+                Option(name="max_results", default=5, range=_MANY),
+                Option(name="score_threshold", default=0.0, range="a number from 0 to 1"),
+                *_CATEGORIES,
+            ),
+            classes=("ImageClassifier", "ImageClassifier"),
+            verbs=("classify", "classify"),
+            capabilities=("/tabml.v1.VisionService/ClassifyImage",),
+        ),
+        Pipeline(
+            name="image-feature-extraction",
+            family="vision",
+            models=("efficientnet_lite0_float32", "efficientnet_lite0"),
+            options=(
+                Option(name="l2_normalize", default=True, range="true or false"),
+                Option(name="layer", default="auto", range="'auto', 'features' or 'output'"),
+            ),
+            classes=("ImageEmbedder", "ImageEmbedder"),
+            verbs=("embed", "embed"),
+            capabilities=("/tabml.v1.VisionService/EmbedImage",),
+        ),
         *_later(
             "vision",
             "object-detection-3d", "template-matching", "auto-flip", "media-sequence",
-            "image-classification", "image-feature-extraction", "image-to-text",
+            "image-to-text",
         ),
         *TEXT_PIPELINES,
         *_later(

@@ -11,9 +11,12 @@ from tabml.vision.holistic import HolisticDetector, HolisticTracker
 from tabml.vision.irises import IrisDetector, IrisTracker
 from tabml.vision.masks import HairSegmenter, Segmenter
 from tabml.vision.objects import ObjectDetector, ObjectTracker
+from tabml.vision.pictures import ImageClassifier, ImageEmbedder
 from tabml.vision.poses import PoseDetector, PoseTracker
 from tabml.vision.results import (
     Box,
+    Categories,
+    Category,
     Eye,
     FaceDetection,
     FaceDetections,
@@ -26,6 +29,7 @@ from tabml.vision.results import (
     Irises,
     ObjectDetection,
     ObjectDetections,
+    PictureEmbedding,
     Pose,
     Poses,
     Segmentation,
@@ -39,6 +43,8 @@ __all__ = [
     "DEFAULT_STYLE",
     "JOINTS",
     "Box",
+    "Categories",
+    "Category",
     "DecodeLimits",
     "Eye",
     "FaceDetection",
@@ -58,6 +64,8 @@ __all__ = [
     "Holistic",
     "HolisticDetector",
     "HolisticTracker",
+    "ImageClassifier",
+    "ImageEmbedder",
     "IrisDetector",
     "IrisTracker",
     "Irises",
@@ -65,6 +73,7 @@ __all__ = [
     "ObjectDetections",
     "ObjectDetector",
     "ObjectTracker",
+    "PictureEmbedding",
     "PixelFormat",
     "Pose",
     "PoseDetector",

@@ -15,10 +15,12 @@ from tabml.vision.angles import JOINTS
 from tabml.vision.frame import Frame
 from tabml.vision.results import (
     Box,
+    Categories,
     Eye,
     FaceDetections,
     FaceMeshes,
     FaceMeshResult,
+    Found,
     Hand,
     Hands,
     Holistic,
@@ -31,9 +33,7 @@ from tabml.vision.results import (
 )
 
 Colour = tuple[int, int, int]
-Result = (
-    FaceDetections | FaceMeshes | Hands | Holistic | Irises | ObjectDetections | Poses | Segmentation | TrackedObjects
-)
+Result = Found[Any] | Holistic | Segmentation
 
 # Okabe & Ito, Color Universal Design, 2008: told apart with any colour vision.
 ORANGE: Colour = (230, 159, 0)
@@ -276,6 +276,11 @@ def _objects(canvas: _Canvas, result: ObjectDetections) -> None:
         canvas.box(found.box, f"{found.label} {found.score:.0%}")
 
 
+def _categories(canvas: _Canvas, result: Categories) -> None:
+    for row, found in enumerate(result):
+        canvas.label(f"{found.label} {found.score:.0%}", 0.0, 0.06 * (row + 1), SKY)
+
+
 def _tracks(canvas: _Canvas, result: TrackedObjects) -> None:
     for found in result:
         feet = found.trajectory[:, :2] + found.trajectory[:, 2:] * (0.5, 1)
@@ -289,6 +294,7 @@ def _poses(canvas: _Canvas, result: Poses) -> None:
 
 
 _DRAW: dict[type, Callable[[_Canvas, Any], None]] = {
+    Categories: _categories,
     FaceDetections: _faces,
     FaceMeshes: _meshes,
     Hands: _hands,

@@ -13,8 +13,17 @@ import pytest
 from child import Child, fails, frames
 from PIL import Image
 
-from tabml.vision import FaceDetector, FaceMesh, Frame, HandDetector, PoseDetector, Segmenter
-from tabml_grpc import convert
+from tabml.vision import (
+    FaceDetector,
+    FaceMesh,
+    Frame,
+    HandDetector,
+    ImageClassifier,
+    ImageEmbedder,
+    PoseDetector,
+    Segmenter,
+)
+from tabml_grpc import convert, convert_pictures
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.v1 import vision_pb2 as v1
 
@@ -236,3 +245,21 @@ def test_a_model_must_be_loaded_and_of_the_right_kind(server: Child, jpeg: bytes
         server.vision.DetectFaces(request, metadata=options(model="deeplab_v3"))
     with fails(grpc.StatusCode.FAILED_PRECONDITION, "pose_landmarker_full", "pose-landmarks"):
         server.vision.DetectFaces(request, metadata=options(model="pose_landmarker_full"))
+
+
+def test_pictures_are_classified_and_embedded(server: Child, portrait: Path, jpeg: bytes) -> None:
+    frame = Frame.from_file(portrait)
+    found = server.v1_vision.ClassifyImage(v1.ClassifyImageRequest(frame=v1.Frame(data=jpeg), top_k=2))
+    with ImageClassifier(max_results=2) as classifier, ImageEmbedder() as embedder:
+        expected, vector = classifier.classify(frame), embedder.embed(frame)
+    assert [(each.label, each.index) for each in found.categories] == [(each.label, each.index) for each in expected]
+    received = convert_pictures.categories_from_v1(found, 512, 600)
+    assert [each.score for each in received] == pytest.approx([each.score for each in expected])
+    answer = server.v1_vision.EmbedImage(v1.EmbedImageRequest(frame=v1.Frame(data=jpeg)))
+    np.testing.assert_allclose(convert_pictures.embedding_from_v1(answer, 512, 600).vector, vector.vector, atol=1e-5)
+    with fails(grpc.StatusCode.UNIMPLEMENTED, "zero-shot"):
+        server.v1_vision.ClassifyImage(v1.ClassifyImageRequest(frame=v1.Frame(data=jpeg), labels=["a", "b"]))
+    with fails(INVALID, "max_results=-1"):
+        server.v1_vision.ClassifyImage(v1.ClassifyImageRequest(frame=v1.Frame(data=jpeg), top_k=-1))
+    with fails(INVALID, "frame must be set"):
+        server.v1_vision.EmbedImage(v1.EmbedImageRequest())

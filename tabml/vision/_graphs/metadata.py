@@ -72,7 +72,7 @@ def read_metadata(model: bytes) -> Metadata:
         ModelLoadError: it has none, or none that can be read.
         MissingExtraError: mediapipe, whose schema is used, is not installed.
     """
-    with _told():
+    with told():
         content = _buffer(model, b"TFLITE_METADATA")
         if content is None:
             raise ModelLoadError("the model has no TFLite metadata, so nothing tells what it takes and answers")
@@ -96,7 +96,7 @@ def read_metadata(model: bytes) -> Metadata:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """A flatbuffer that leads outside of itself, as an error of ours."""
     try:
         yield

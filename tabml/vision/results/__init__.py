@@ -14,10 +14,13 @@ from tabml.vision.results.holistic import Holistic
 from tabml.vision.results.irises import Eye, FaceIrises, Irises
 from tabml.vision.results.masks import Segmentation
 from tabml.vision.results.objects import ObjectDetection, ObjectDetections, TrackedObject, TrackedObjects
+from tabml.vision.results.pictures import Categories, Category, PictureEmbedding
 from tabml.vision.results.poses import Pose, Poses
 
 __all__ = [
     "Box",
+    "Categories",
+    "Category",
     "Eye",
     "FaceDetection",
     "FaceDetections",
@@ -32,6 +35,7 @@ __all__ = [
     "Irises",
     "ObjectDetection",
     "ObjectDetections",
+    "PictureEmbedding",
     "Pose",
     "Poses",
     "Segmentation",
