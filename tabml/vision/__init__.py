@@ -33,9 +33,12 @@ from tabml.vision.results import (
     Pose,
     Poses,
     Segmentation,
+    TemplateMatch,
+    TemplateMatches,
     TrackedObject,
     TrackedObjects,
 )
+from tabml.vision.templates import TemplateMatcher
 from tabml.vision.video import VideoReader, VideoWriter, read_video
 
 __all__ = [
@@ -83,6 +86,9 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "Style",
+    "TemplateMatch",
+    "TemplateMatcher",
+    "TemplateMatches",
     "TrackedObject",
     "TrackedObjects",
     "VideoReader",

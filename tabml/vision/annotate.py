@@ -29,6 +29,7 @@ from tabml.vision.results import (
     Pose,
     Poses,
     Segmentation,
+    TemplateMatches,
     TrackedObjects,
 )
 
@@ -281,6 +282,11 @@ def _categories(canvas: _Canvas, result: Categories) -> None:
         canvas.label(f"{found.label} {found.score:.0%}", 0.0, 0.06 * (row + 1), SKY)
 
 
+def _matches(canvas: _Canvas, result: TemplateMatches) -> None:
+    for found in reversed(result):
+        canvas.box(found.box, f"{found.score:.0%}")
+
+
 def _tracks(canvas: _Canvas, result: TrackedObjects) -> None:
     for found in result:
         feet = found.trajectory[:, :2] + found.trajectory[:, 2:] * (0.5, 1)
@@ -303,5 +309,6 @@ _DRAW: dict[type, Callable[[_Canvas, Any], None]] = {
     ObjectDetections: _objects,
     Poses: _poses,
     Segmentation: _Canvas.mask,
+    TemplateMatches: _matches,
     TrackedObjects: _tracks,
 }

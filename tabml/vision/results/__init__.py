@@ -16,6 +16,7 @@ from tabml.vision.results.masks import Segmentation
 from tabml.vision.results.objects import ObjectDetection, ObjectDetections, TrackedObject, TrackedObjects
 from tabml.vision.results.pictures import Categories, Category, PictureEmbedding
 from tabml.vision.results.poses import Pose, Poses
+from tabml.vision.results.templates import TemplateMatch, TemplateMatches
 
 __all__ = [
     "Box",
@@ -39,6 +40,8 @@ __all__ = [
     "Pose",
     "Poses",
     "Segmentation",
+    "TemplateMatch",
+    "TemplateMatches",
     "TrackedObject",
     "TrackedObjects",
 ]
