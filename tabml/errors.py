@@ -9,6 +9,7 @@
     │   ├── FrameTooLargeError                      refused by its header, before decoding
     │   └── FrameOrderError                         a timestamp that does not go forward
     ├── StreamFormatError (ValueError)              a video or byte stream that cannot be read
+    ├── SourceError (OSError)                       a camera, a screen or an address that gives no frames
     ├── ModelError (RuntimeError)
     │   ├── ModelClosedError                        used after close()
     │   ├── ModelForkedError                        a native model used in a forked child
@@ -79,6 +80,12 @@ class StreamFormatError(TabmlError, ValueError):
     """A video or byte stream is not in a format that can be read or written."""
 
     code = "stream_format"
+
+
+class SourceError(TabmlError, OSError):
+    """A camera, a screen or an address gives no frames."""
+
+    code = "source"
 
 
 class ModelError(TabmlError, RuntimeError):

@@ -42,6 +42,7 @@ STATUSES: Mapping[type[Exception], grpc.StatusCode] = MappingProxyType(
         errors.FrameError: S.INVALID_ARGUMENT,
         errors.FrameTooLargeError: S.RESOURCE_EXHAUSTED,
         errors.StreamFormatError: S.INVALID_ARGUMENT,
+        errors.SourceError: S.UNAVAILABLE,
         errors.ModelClosedError: S.FAILED_PRECONDITION,
         errors.ModelForkedError: S.INTERNAL,
         errors.ModelLoadError: S.INVALID_ARGUMENT,

@@ -13,6 +13,7 @@ TREE = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issub
 CODES = {
     "TabmlError": "tabml", "OptionError": "option_invalid", "InvalidNameError": "name_invalid",
     "FrameError": "frame_invalid", "FrameTooLargeError": "frame_too_large", "FrameOrderError": "frame_order",
+    "SourceError": "source",
     "StreamFormatError": "stream_format", "ModelError": "model", "ModelClosedError": "model_closed",
     "ModelForkedError": "model_forked", "ModelLoadError": "model_load", "CorruptModelError": "model_corrupt",
     "UnsafeModelError": "model_unsafe", "InferenceError": "inference", "ProviderError": "provider",

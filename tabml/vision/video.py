@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tabml.errors import MissingExtraError, OptionError, StreamFormatError
+from tabml.errors import MissingExtraError, OptionError, SourceError, StreamFormatError
 from tabml.vision.frame import Frame
 
 if TYPE_CHECKING:
     from typing import Self
 
 
-def _av() -> Any:
+def av_library() -> Any:
+    """PyAV, quiet.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     try:
         import av
     except ImportError:
@@ -41,7 +46,7 @@ class VideoReader:
             FileNotFoundError: there is no such file.
             StreamFormatError: it is not a regular file, or holds no video that can be read.
         """
-        av = _av()
+        av = av_library()
         name = os.fspath(path)
         place = Path(name).expanduser()
         if "://" in name:
@@ -50,15 +55,18 @@ class VideoReader:
             raise FileNotFoundError(f"path={name!r} does not exist")
         if not place.is_file():
             raise StreamFormatError(f"path={name!r} is not a regular file")
+        self._open(av, f"path={name!r}", str(place.resolve()), {"protocol_whitelist": "file"})
+
+    def _open(self, av: Any, name: str, source: str, options: dict[str, str], timeout_s: float | None = None) -> None:
         self._name = name
         self._errors: Any = av.error.FFmpegError
         try:
-            self._container = av.open(str(place.resolve()), options={"protocol_whitelist": "file"})
+            self._container = av.open(source, options=options, timeout=timeout_s)
         except (self._errors, ValueError, OSError) as problem:
-            raise StreamFormatError(f"path={name!r} is not a video that can be read: {problem}") from problem
+            raise StreamFormatError(f"{name} is not a video that can be read: {problem}") from problem
         if not self._container.streams.video:
             self._container.close()
-            raise StreamFormatError(f"path={name!r} holds no video")
+            raise StreamFormatError(f"{name} holds no video")
         stream = self._container.streams.video[0]
         stream.thread_type = "AUTO"
         self.width: int = stream.codec_context.width
@@ -118,6 +126,46 @@ def read_video(path: str | os.PathLike[str]) -> VideoReader:
     return VideoReader(path)
 
 
+_ADDRESSES = ("http", "https", "rtsp", "rtsps")
+
+
+class _UrlReader(VideoReader):
+    def __init__(self, url: str, timeout_s: float) -> None:
+        av = av_library()
+        options = {"protocol_whitelist": "http,https,tcp,tls,crypto,rtp,udp,rtsp,hls"}
+        if url.lower().startswith("rtsp"):
+            options["rtsp_transport"] = "tcp"  # lost packets would be lost pictures
+        self._open(av, f"url={url.partition('?')[0]!r:.200}", url, options, timeout_s)
+
+
+def read_url(url: str, *, timeout_s: float = 10.0) -> VideoReader:
+    """The frames of a video behind an address: a file, a HLS playlist or an RTSP camera.
+
+    Nothing but addresses of the network is opened, whatever a playlist names.
+
+    Args:
+        url: Begins with http://, https://, rtsp:// or rtsps://.
+        timeout_s: Seconds without an answer after which it is given up, above 0.
+
+    Raises:
+        OptionError: ``url`` or ``timeout_s`` is not usable.
+        SourceError: nothing answers there.
+        StreamFormatError: it holds no video that can be read.
+    """
+    scheme, found, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
+    if not found or scheme.lower() not in _ADDRESSES:
+        raise OptionError(f"url={url!r:.200} must begin with one of {', '.join(each + '://' for each in _ADDRESSES)}")
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0 < timeout_s <= 3600:
+        raise OptionError(f"timeout_s={timeout_s!r} must be a number of seconds above 0, at most 3600")
+    try:
+        return _UrlReader(url, timeout_s)
+    except StreamFormatError as problem:
+        cause = problem.__cause__
+        if cause is None or isinstance(cause, av_library().error.InvalidDataError):
+            raise
+        raise SourceError(f"url={url.partition('?')[0]!r:.200} gives nothing: {cause}") from problem
+
+
 class VideoWriter:
     """Frames into a video file, as H.264 where the encoder is there, MPEG-4 otherwise.
 
@@ -153,7 +201,7 @@ class VideoWriter:
             FileNotFoundError: the folder of the file doesn't exist.
             StreamFormatError: the frame's size is not the first frame's, or the encoder refused it.
         """
-        av = _av()
+        av = av_library()
         pixels = frame.to_rgb()
         height, width = (side - side % 2 for side in pixels.shape[:2])
         if not width or not height:

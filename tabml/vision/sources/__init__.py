@@ -1,0 +1,22 @@
+"""Where frames come from: cameras, screens, folders, addresses, and encoded chunks of other programs."""
+
+from __future__ import annotations
+
+from tabml.vision.sources.channel import FrameChannel
+from tabml.vision.sources.chunks import ChunkDecoder, Codec
+from tabml.vision.sources.folders import read_folder
+from tabml.vision.sources.live import Camera, LiveSource, Screen
+from tabml.vision.video import VideoReader, read_url, read_video
+
+__all__ = [
+    "Camera",
+    "ChunkDecoder",
+    "Codec",
+    "FrameChannel",
+    "LiveSource",
+    "Screen",
+    "VideoReader",
+    "read_folder",
+    "read_url",
+    "read_video",
+]
