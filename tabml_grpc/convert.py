@@ -59,7 +59,8 @@ FORMATS: dict[int, str] = {
     v1.FRAME_FORMAT_UNSPECIFIED: "", v1.FRAME_FORMAT_RGB: "rgb", v1.FRAME_FORMAT_BGR: "bgr",
     v1.FRAME_FORMAT_RGBA: "rgba", v1.FRAME_FORMAT_GRAY: "gray", v1.FRAME_FORMAT_YUV420: "yuv420",
     v1.FRAME_FORMAT_NV12: "nv12", v1.FRAME_FORMAT_JPEG: "jpeg", v1.FRAME_FORMAT_PNG: "png",
-    v1.FRAME_FORMAT_WEBP: "webp",
+    v1.FRAME_FORMAT_WEBP: "webp", v1.FRAME_FORMAT_H264: "h264", v1.FRAME_FORMAT_VP8: "vp8",
+    v1.FRAME_FORMAT_VP9: "vp9",
 }  # fmt: skip
 MASK_NAMES: dict[int, str] = {
     v1.MASK_FORMAT_UNSPECIFIED: "gray8", v1.MASK_FORMAT_GRAY8: "gray8", v1.MASK_FORMAT_FLOAT32: "float32",

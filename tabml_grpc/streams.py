@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from google.protobuf.message import Message
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from tabml.pipelines.vision import LoadedVision
     from tabml.vision._model import VisionModel
     from tabml.vision.frame import Frame
-    from tabml.vision.live import FrameQueue
+    from tabml.vision.live import FrameQueue, Waiting
+    from tabml.vision.sources import ChunkDecoder, Codec
 
 BadFramePolicy = Literal["error", "report", "skip"]
 Raw = AsyncIterator[bytes]
@@ -44,6 +45,11 @@ class Task:
     """Borrowed for the call."""
     tracker: VisionModel[Any] | None = None
     """The stream's own."""
+
+    def open(self) -> None:
+        """Before the first frame of a stream."""
+        assert self.model is not None
+        self.tracker = self.model.tracker(self.options)
 
     def answer(self, frame: Frame) -> Any:
         """The result of one frame."""
@@ -86,6 +92,10 @@ class Contract(Protocol):
         """Its frame."""
         ...
 
+    def codec(self, message: Any) -> str:
+        """How its video is encoded; empty where each frame stands alone."""
+        ...
+
     def write(self, message: Any, timing: Timing) -> Message:
         """The answer to it."""
         ...
@@ -121,20 +131,21 @@ class Vision:
         """Answer a stream of frames, ``first`` before ``messages``, one at a time; its trackers are let go with it."""
         arrived, room = asyncio.Event(), asyncio.Event()
         queue, count, counted = stream.queue, call.count, 0
+        step = _Steps(stream, contract)
         if first:
+            step.look(first)
             queue.offer(first)
         with ExitStack() as leases:
             await self._borrow(stream.tasks, leases, call)
-            reader = asyncio.create_task(_fill(queue, messages, arrived, room))
-            step = _Steps(stream, contract)
+            reader = asyncio.create_task(_fill(queue, messages, arrived, room, step.look))
             job: asyncio.Future[bytes | None] | None = None
             try:
                 await self._workers.run(step.open)
                 while True:
-                    if job is None and not len(queue):
+                    if job is None and not step.more():
                         if reader.done():
                             reader.result()
-                            if not len(queue):
+                            if not step.more() and not await self._workers.run(step.flush):
                                 break
                         else:
                             arrived.clear()
@@ -142,9 +153,9 @@ class Vision:
                         continue
                     answer = await (job or self._workers.run(step.next))
                     # The next frame is worked on while this answer is on its way.
-                    job = self._workers.run(step.next) if len(queue) else None
+                    job = self._workers.run(step.next) if step.more() else None
                     room.set()
-                    counted = count.add_drops(queue.dropped, counted)
+                    counted = count.add_drops(step.dropped, counted)
                     if answer is not None:
                         count.frames += 1
                         await call.send(answer)
@@ -152,7 +163,7 @@ class Vision:
                 reader.cancel()
                 if job is not None:
                     job.cancel()
-                count.add_drops(queue.dropped, counted)
+                count.add_drops(step.dropped, counted)
                 await _whatever_comes(self._workers.run(step.close))
 
     async def _borrow(self, tasks: Sequence[Task], leases: ExitStack, call: Call) -> None:
@@ -175,9 +186,16 @@ async def _whatever_comes(work: asyncio.Future[None]) -> None:
         raise cancelled
 
 
-async def _fill(queue: FrameQueue[bytes], messages: Raw, arrived: asyncio.Event, room: asyncio.Event) -> None:
+async def _fill(
+    queue: FrameQueue[bytes],
+    messages: Raw,
+    arrived: asyncio.Event,
+    room: asyncio.Event,
+    look: Callable[[bytes], None],
+) -> None:
     try:
         async for raw in messages:
+            look(raw)
             while not queue.offer(raw):
                 room.clear()
                 await room.wait()
@@ -214,6 +232,20 @@ def split_bytes(message: bytes | memoryview, field: int) -> tuple[memoryview | N
     return None, message
 
 
+_CHUNKS = 256
+"""Encoded chunks that wait to be decoded at most."""
+
+
+@dataclass(slots=True)
+class _Decoded:
+    """A frame that came out of a decoder, or why none did."""
+
+    message: Any
+    outcome: Frame | TabmlError
+    queue_ms: float
+    decode_ms: float = 0.0
+
+
 class _Steps:
     """The part of a stream that runs in threads, never two at a time."""
 
@@ -225,17 +257,43 @@ class _Steps:
         self._clock = FrameClock()
         self._order: Callable[[Frame], Frame] = lambda frame: frame  # for trackers only
         self._closed = False
+        self._looked = False
+        self._codec = ""
+        self._decoder: ChunkDecoder | None = None
+        self._senders: dict[int, Any] = {}
+        self._chunks = 0
+        self._decoded: FrameQueue[Any] | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Frames dropped in all."""
+        return self._stream.queue.dropped + (0 if self._decoded is None else self._decoded.dropped)
+
+    def look(self, raw: bytes) -> None:
+        """At the first frame, before it is offered: of encoded video nothing may be dropped before it is decoded."""
+        if not self._looked:
+            self._looked = True
+            with suppress(TabmlError):
+                if self._contract.codec(self._contract.read(raw)[0]):
+                    self._decoded = self._stream.queue.kept_whole(_CHUNKS)
+
+    def more(self) -> bool:
+        """Whether there is something to do."""
+        return bool(len(self._stream.queue)) or (self._decoded is not None and bool(len(self._decoded)))
 
     def open(self) -> None:
         for task in self._stream.tasks:
-            assert task.model is not None
-            task.tracker = task.model.tracker(task.options)
+            task.open()
             if task.tracker is not None:
                 self._order = self._clock.order
 
     def next(self) -> bytes | None:
+        if self._closed:
+            return None
+        if self._decoded is not None:
+            return self._next_decoded(self._decoded)
         taken = self._stream.queue.take()
-        if taken is None or self._closed:
+        if taken is None:
             return None
         timing = Timing(queue_ms=taken.queue_ms, dropped=taken.dropped)
         contract = self._contract
@@ -244,16 +302,87 @@ class _Steps:
             message, data = contract.read(taken.item)
             analyze(lambda: self._order(contract.frame(message, data)), self._stream.tasks, timing)
         except (FrameError, RequestError, InferenceError) as problem:
-            if self._stream.on_bad_frame == "error":
-                raise
-            if self._stream.on_bad_frame == "skip":
-                self._stream.queue.drop(taken)
-                return None
-            timing.problem = problem
+            return self._told(problem, taken, message, timing)
         return contract.write(message, timing).SerializeToString()
+
+    def flush(self) -> bool:
+        """After the last chunk: whether the decoder still had frames."""
+        if self._decoder is None or self._decoded is None or self._closed:
+            return False
+        with suppress(FrameError):
+            for frame in self._decoder.flush():
+                self._offer(frame, 0.0, 0.0)
+        self._decoder = None
+        return self.more()
 
     def close(self) -> None:
         self._closed = True
+        self._decoder = None
         for task in self._stream.tasks:
             if task.tracker is not None:
                 task.tracker.close()
+
+    def _told(self, problem: TabmlError, taken: Waiting[Any], message: Any, timing: Timing) -> bytes | None:
+        """What a frame that can't be used leads to."""
+        if self._stream.on_bad_frame == "error":
+            raise problem
+        if self._stream.on_bad_frame == "skip":
+            self._stream.queue.drop(taken)
+            return None
+        timing.problem = problem
+        return self._contract.write(message, timing).SerializeToString()
+
+    def _next_decoded(self, decoded: FrameQueue[Any]) -> bytes | None:
+        """Decode what has come, and answer one frame: the newest, or the next, as the stream wants it."""
+        while not (decoded.full and len(decoded) > 1) and (taken := self._stream.queue.take()) is not None:
+            message: Any = None
+            try:
+                message, data = self._contract.read(taken.item)
+                self._decode(message, data, taken.queue_ms)
+            except (FrameError, RequestError) as problem:
+                if self._stream.on_bad_frame != "report":
+                    return self._told(problem, taken, message, Timing())
+                decoded.offer(_Decoded(message, problem, taken.queue_ms))  # told in its turn
+        ready = decoded.take()
+        if ready is None:
+            return None
+        found: _Decoded = ready.item
+        timing = Timing(queue_ms=found.queue_ms + ready.queue_ms, dropped=ready.dropped)
+        outcome = found.outcome
+        if isinstance(outcome, TabmlError):
+            return self._told(outcome, ready, found.message, timing)
+        try:
+            analyze(lambda: self._order(outcome), self._stream.tasks, timing)
+        except (FrameError, InferenceError) as problem:
+            return self._told(problem, ready, found.message, timing)
+        timing.decode_ms = found.decode_ms
+        return self._contract.write(found.message, timing).SerializeToString()
+
+    def _decode(self, message: Any, data: bytes | memoryview, queue_ms: float) -> None:
+        from tabml.vision.sources import ChunkDecoder
+
+        started = time.monotonic()
+        codec = self._contract.codec(message)
+        if not codec:
+            self._decoder = None
+            self._senders[0] = message
+            self._offer(replace(self._contract.frame(message, data), frame_number=0), queue_ms, started)
+            return
+        if self._decoder is None or codec != self._codec:
+            self._decoder, self._codec = ChunkDecoder(cast("Codec", codec)), codec
+        self._chunks += 1
+        self._senders[self._chunks] = message
+        self._senders.pop(self._chunks - _CHUNKS, None)
+        for frame in self._decoder.decode(data, frame_number=self._chunks):
+            self._offer(frame, queue_ms, started)
+
+    def _offer(self, frame: Frame, queue_ms: float, started: float) -> None:
+        message = self._senders.pop(frame.frame_number or 0)
+        assert self._decoded is not None
+        if (message.width, message.height) not in ((0, 0), (frame.width, frame.height)):
+            raise FrameError(
+                f"width={message.width}, height={message.height} is not the video's size, {frame.width}×{frame.height}"
+            )
+        own = replace(frame, timestamp_ms=message.timestamp_ms, frame_number=message.frame_number)
+        took = (time.monotonic() - started) * 1000 if started else 0.0
+        self._decoded.offer(_Decoded(message, own, queue_ms, took))

@@ -24,6 +24,8 @@ OPTIONS = "tabml-options-bin"
 _DROP = {0: "latest", 1: "latest", 2: "oldest", 3: "block"}
 _BAD = {0: "report", 1: "error", 2: "report", 3: "skip"}
 _MAX_TASKS = 16
+CODECS = ("h264", "vp8", "vp9")
+"""Of frames that are encoded together; in streams only."""
 
 
 # The new contract.
@@ -49,6 +51,12 @@ class _V1:
         from tabml_grpc.convert import frame_from_v1
 
         return frame_from_v1(message, data)
+
+    def codec(self, message: v1.Frame) -> str:
+        from tabml_grpc.convert import FORMATS
+
+        name = FORMATS.get(message.format, "")
+        return name if name in CODECS else ""
 
     def write(self, message: v1.Frame | None, timing: Timing) -> Message:
         from tabml_grpc.convert import results_to_v1
@@ -79,6 +87,9 @@ class _Picture:
         from tabml_grpc.convert import frame_from_v1
 
         return frame_from_v1(message, data)
+
+    def codec(self, message: v1.Frame) -> str:
+        return ""
 
     def write(self, message: v1.Frame | None, timing: Timing) -> Message:
         return self._write(timing.results[0])
@@ -235,6 +246,10 @@ class _Ml:
             timestamp_ms=message.timestamp_ms,
             frame_number=message.frame_number,
         )
+
+    def codec(self, message: ml.VideoFrame) -> str:
+        name = message.format.lower()
+        return name if name in CODECS else ""
 
     def write(self, message: ml.VideoFrame | ml.ImageRequest | None, timing: Timing) -> Any:
         response = self._write(timing.results[0]) if timing.problem is None else self._empty()

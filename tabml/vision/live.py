@@ -66,6 +66,7 @@ class FrameQueue(Generic[Item]):
         self._interval = 1 / max_fps if max_fps else 0.0
         self._max_age = max_age_ms / 1000
         self._clock = clock
+        self._depth = _DEPTH[policy]
         self._lock = threading.Lock()
         self._items: deque[tuple[float, Item]] = deque()
         self._due = -1e18
@@ -79,7 +80,26 @@ class FrameQueue(Generic[Item]):
     @property
     def full(self) -> bool:
         """Whether the next frame would be dropped, or drop another."""
-        return len(self._items) >= _DEPTH[self._policy]
+        return len(self._items) >= self._depth
+
+    def kept_whole(self, depth: int) -> FrameQueue[Item]:
+        """From now on drop nothing here, as every chunk of encoded video is needed to decode the next.
+
+        Args:
+            depth: How many chunks wait before :meth:`offer` says False.
+
+        Returns:
+            A queue with this one's policy, for the frames after they are decoded.
+        """
+        later: FrameQueue[Item] = FrameQueue(
+            self._policy, max_fps=1 / self._interval if self._interval else 0.0,
+            max_age_ms=round(self._max_age * 1000), clock=self._clock,
+        )  # fmt: skip
+        if self._policy == "block":
+            later._depth = depth
+        with self._lock:
+            self._policy, self._interval, self._max_age, self._depth = "block", 0.0, 0.0, depth
+        return later
 
     def offer(self, item: Item) -> bool:
         """Add a frame; False when there is no room and the policy is ``block``: offer it again later."""

@@ -19,6 +19,9 @@ class FrameFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FRAME_FORMAT_JPEG: _ClassVar[FrameFormat]
     FRAME_FORMAT_PNG: _ClassVar[FrameFormat]
     FRAME_FORMAT_WEBP: _ClassVar[FrameFormat]
+    FRAME_FORMAT_H264: _ClassVar[FrameFormat]
+    FRAME_FORMAT_VP8: _ClassVar[FrameFormat]
+    FRAME_FORMAT_VP9: _ClassVar[FrameFormat]
 
 class VisionTask(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -63,6 +66,9 @@ FRAME_FORMAT_NV12: FrameFormat
 FRAME_FORMAT_JPEG: FrameFormat
 FRAME_FORMAT_PNG: FrameFormat
 FRAME_FORMAT_WEBP: FrameFormat
+FRAME_FORMAT_H264: FrameFormat
+FRAME_FORMAT_VP8: FrameFormat
+FRAME_FORMAT_VP9: FrameFormat
 VISION_TASK_UNSPECIFIED: VisionTask
 VISION_TASK_FACE_DETECTION: VisionTask
 VISION_TASK_FACE_MESH: VisionTask

@@ -18,10 +18,11 @@ import grpc
 import numpy as np
 import pytest
 from child import Child, fails, frames, serving
+from encoded import encoded
 from relabelled import relabelled
 
 from tabml.files import load_model
-from tabml.vision import FaceMeshTracker, Frame
+from tabml.vision import FaceDetector, FaceMeshTracker, Frame
 from tabml_grpc import convert
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.v1 import models_pb2 as v1_models
@@ -411,3 +412,74 @@ def test_streams_over_the_limit_are_refused_at_once_and_status_calls_are_not(jpe
         for call in calls:
             list(call)
         assert list(server.vision.StreamFaceDetection(frames(jpeg, 1)))
+
+
+def chunk_messages(codec: str, chunks: list[bytes], first: int = 0, **options: str) -> Iterator[ml.VideoFrame]:
+    for number, chunk in enumerate(chunks, first):
+        extra = {f"opt.{name}": value for name, value in options.items()} if number == first else {}
+        yield ml.VideoFrame(
+            frame_data=chunk, format=codec, timestamp_ms=5000 - number, frame_number=number, metadata=extra
+        )
+
+
+@pytest.fixture(scope="module")
+def walking(portrait: Path) -> list[Any]:
+    """A portrait that moves."""
+    still = Frame.from_file(portrait).resize(320, 384).to_rgb()
+    return [np.roll(still, 2 * number, 1) for number in range(20)]
+
+
+@pytest.mark.parametrize("codec", ["h264", "vp8", "vp9"])
+def test_encoded_video_is_answered_frame_by_frame(codec: str, walking: list[Any], server: Child) -> None:
+    chunks = encoded(codec, walking)
+    answers = list(server.vision.StreamFaceDetection(chunk_messages(codec, chunks, drop_policy="block")))
+    assert [(a.frame_number, a.timestamp_ms, a.stats.error) for a in answers] == [
+        (number, 5000 - number, "") for number in range(20)
+    ]
+    with FaceDetector() as detector:
+        for number, answer in enumerate(answers):
+            expected = detector.detect(Frame.from_array(walking[number]))[0].box
+            assert abs(answer.faces[0].x - expected.x) < 0.02
+    config = v1.StreamConfig(tasks=[v1.TaskConfig(task=v1.VISION_TASK_POSE)], drop_policy=v1.DROP_POLICY_BLOCK)
+    format = {"h264": v1.FRAME_FORMAT_H264, "vp8": v1.FRAME_FORMAT_VP8, "vp9": v1.FRAME_FORMAT_VP9}[codec]
+
+    def new() -> Iterator[v1.StreamAnalyzeRequest]:
+        yield v1.StreamAnalyzeRequest(config=config)
+        for number, chunk in enumerate(chunks):
+            frame = v1.Frame(data=chunk, format=format, width=320, height=384, frame_number=number)
+            yield v1.StreamAnalyzeRequest(frame=frame)
+
+    found = [answer.analysis for answer in server.v1_vision.StreamAnalyze(new())]
+    assert [each.frame_number for each in found] == list(range(20))
+    assert all(len(each.poses) == 1 for each in found)
+
+
+def test_frames_that_come_out_late_are_answered_too(walking: list[Any], server: Child) -> None:
+    chunks = encoded("h264", walking, bf="3", tune="film", preset="medium", gop=20)
+    answers = list(server.vision.StreamFaceDetection(chunk_messages("h264", chunks, drop_policy="block")))
+    assert sorted(a.frame_number for a in answers) == list(range(20))
+
+
+def test_the_newest_frame_wins_after_all_were_decoded(walking: list[Any], server: Child) -> None:
+    chunks = encoded("vp8", walking * 5)
+    answers = list(server.vision.StreamHolisticTracking(chunk_messages("vp8", chunks)))
+    assert answers[-1].frame_number == 99
+    assert len(answers) < 100
+    assert len(answers) + sum(a.stats.dropped for a in answers) == 100
+    assert all(not a.stats.error for a in answers)
+
+
+def test_a_stream_that_begins_in_the_middle_waits_for_a_keyframe(walking: list[Any], server: Child) -> None:
+    chunks = encoded("h264", walking)
+    spoilt = [*chunks[7:13], b"\0\0\1\x41" + bytes(60), *chunks[14:]]
+    answers = list(server.vision.StreamFaceDetection(chunk_messages("h264", spoilt, 7, drop_policy="block")))
+    problems = {a.frame_number: a.stats.error for a in answers}
+    assert list(problems) == list(range(7, 20))
+    assert all("keyframe" in problems[number] for number in (7, 8, 9, *range(13, 20)))
+    assert not any(problems[number] for number in (10, 11, 12))
+    with fails(INVALID, "keyframe"):
+        list(server.vision.StreamFaceDetection(chunk_messages("h264", chunks[1:], on_bad_frame="error")))
+    with fails(INVALID, "format='h264'"):
+        server.vision.DetectFaces(ml.ImageRequest(image_data=chunks[0], format="h264"))
+    answers = list(server.vision.StreamFaceDetection(chunk_messages("h264", [b"no video"], on_bad_frame="report")))
+    assert "Annex B" in answers[0].stats.error
