@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -166,8 +166,22 @@ class Vision:
                 count.add_drops(step.dropped, counted)
                 await _whatever_comes(self._workers.run(step.close))
 
+    @property
+    def workers(self) -> Workers:
+        """The threads of inference."""
+        return self._workers
+
+    @asynccontextmanager
+    async def borrowed(self, tasks: Sequence[Task], call: Call) -> AsyncIterator[None]:
+        """The tasks with their models, for a call that runs them itself."""
+        with ExitStack() as leases:
+            await self._borrow(tasks, leases, call)
+            yield
+
     async def _borrow(self, tasks: Sequence[Task], leases: ExitStack, call: Call) -> None:
         for task in tasks:
+            if not task.pipeline.classes[0]:  # needs no model
+                continue
             name = await self._models.ready(task.pipeline, task.model_id, task.options)
             loaded = cast("LoadedVision", leases.enter_context(self._models.borrow(name, call)))
             task.model = loaded.serving(task.pipeline)

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from tabml.errors import FrameError, OptionError, UnavailableHereError
 from tabml.pipelines import PIPELINES, Pipeline, Value
 from tabml_grpc.calls import Answer, Call, parsed
+from tabml_grpc.clips import Clips
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.statuses import RequestError
 from tabml_grpc.streams import BadFramePolicy, Raw, Stream, Task, Timing, Vision, split_bytes
@@ -324,6 +325,7 @@ class MediapipeService:
 
     def __init__(self, vision: Vision) -> None:
         self._vision = vision
+        self._clips = Clips(vision)
 
     async def DetectFaces(self, request: ml.ImageRequest, call: Call) -> Answer:
         """Faces in one picture."""
@@ -376,6 +378,18 @@ class MediapipeService:
     async def StreamHairSegmentation(self, messages: Raw, call: Call) -> None:
         """Masks of hair in a stream."""
         await self._many("hair-segmentation", messages, call)
+
+    async def StreamTemplateMatching(self, messages: Raw, call: Call) -> None:
+        """Places in a stream's frames that look like a template."""
+        await self._clips.templates(messages, _config(call), call)
+
+    async def StreamAutoFlip(self, messages: Raw, call: Call) -> None:
+        """A video in another shape."""
+        await self._clips.flip(messages, call)
+
+    async def ProcessMediaSequence(self, messages: Raw, call: Call) -> Answer:
+        """Labels of a clip."""
+        return await self._clips.sequence(messages, call)
 
     async def _one(self, name: str, request: ml.ImageRequest, call: Call) -> Answer:
         config = _config(call)

@@ -88,8 +88,8 @@ def test_names_are_forgiving() -> None:
     assert find_pipeline("Face_Detection") is PIPELINES["face-detection"]
     with pytest.raises(PipelineNotFoundError, match=r"did you mean 'face-detection'\?"):
         find_pipeline("face-detecton")
-    with pytest.raises(UnavailableHereError, match="media-sequence"):
-        find_pipeline("media-sequence")
+    with pytest.raises(UnavailableHereError, match="image-to-text"):
+        find_pipeline("image-to-text")
 
 
 @pytest.mark.parametrize(

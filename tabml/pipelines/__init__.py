@@ -344,9 +344,17 @@ PIPELINES: Mapping[str, Pipeline] = {
             verbs=("embed", "embed"),
             capabilities=("/tabml.v1.VisionService/EmbedImage",),
         ),
+        *(
+            Pipeline(name=name, family="vision", reason=f"{name} needs no model to be loaded; call {rpc}")
+            for name, rpc in (
+                ("template-matching", "StreamTemplateMatching"),
+                ("auto-flip", "StreamAutoFlip"),
+                ("media-sequence", "ProcessMediaSequence"),
+            )
+        ),
         *_later(
             "vision",
-            "object-detection-3d", "template-matching", "auto-flip", "media-sequence",
+            "object-detection-3d",
             "image-to-text",
         ),
         *TEXT_PIPELINES,

@@ -7,7 +7,7 @@ chosen as by AutoFlip (Google, 2020): faces before people before other objects.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from tabml.vision._model import count, thread_count
 from tabml.vision.faces import FaceDetector
 from tabml.vision.frame import Frame
 from tabml.vision.objects import ObjectDetector
-from tabml.vision.results import Box
+from tabml.vision.results import Box, FaceDetection, ObjectDetection
 from tabml.vision.scenes import SceneCuts
 
 if TYPE_CHECKING:
@@ -157,6 +157,16 @@ def camera_path(targets: Sequence[Target], extent: float, *, before: Sequence[fl
     return path
 
 
+def subjects(faces: Iterable[FaceDetection], objects: Iterable[ObjectDetection]) -> list[Subject]:
+    """What is to stay in the picture: faces before people before other objects, large before small."""
+    found = [Subject(box=each.box, weight=max(1e-6, _FACE * each.score)) for each in faces]
+    for thing in objects:
+        kind = _PERSON if thing.label == "person" else _OBJECT
+        size = (thing.box.width * thing.box.height) ** 0.5
+        found.append(Subject(box=thing.box, weight=max(1e-6, kind * thing.score * size)))
+    return found
+
+
 class AutoFlip:
     """Crops a video to another shape, following faces, people and objects; a ``with`` block.
 
@@ -185,11 +195,10 @@ class AutoFlip:
         Raises:
             OptionError: an option is outside its range.
         """
-        self.aspect = _aspect(aspect_ratio)
+        self.aspect = aspect_of(aspect_ratio)
         """Width over height."""
-        if isinstance(lookahead, bool) or not isinstance(lookahead, int) or not 1 <= lookahead <= 1000:
-            raise OptionError(f"lookahead={lookahead!r} must be a whole number from 1 to 1000")
-        self._lookahead, self._stride = lookahead, count("stride", stride)
+        self._lookahead, self._stride = lookahead, stride
+        self.reframer()  # looks at the options
         workers = thread_count("threads", threads)
         self._faces = FaceDetector(range="full", threads=workers, files=files)
         self._objects = ObjectDetector(score_threshold=0.4, threads=workers, files=files)
@@ -206,12 +215,11 @@ class AutoFlip:
 
     def subjects(self, frame: Frame) -> list[Subject]:
         """What is to stay in the picture."""
-        found = [Subject(box=each.box, weight=_FACE * each.score) for each in self._faces.detect(frame)]
-        for thing in self._objects.detect(frame):
-            size = (thing.box.width * thing.box.height) ** 0.5
-            kind = _PERSON if thing.label == "person" else _OBJECT
-            found.append(Subject(box=thing.box, weight=max(1e-6, kind * thing.score * size)))
-        return found
+        return subjects(self._faces.detect(frame), self._objects.detect(frame))
+
+    def reframer(self) -> Reframer:
+        """For one video whose frames come one by one."""
+        return Reframer(self.subjects, aspect=self.aspect, lookahead=self._lookahead, stride=self._stride)
 
     def flip_stream(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """The frames, cropped, with their own numbers and timestamps; closes ``frames`` however it ends.
@@ -219,7 +227,7 @@ class AutoFlip:
         Raises:
             FrameError: a frame has another size than the first.
         """
-        reframer = Reframer(self)
+        reframer = self.reframer()
         try:
             for frame in frames:
                 yield from reframer.add(frame)
@@ -246,13 +254,29 @@ class AutoFlip:
 class Reframer:
     """One video on its way through :class:`AutoFlip`: frames in, cropped frames out, later."""
 
-    def __init__(self, flip: AutoFlip) -> None:
+    def __init__(
+        self,
+        find: Callable[[Frame], list[Subject]],
+        *,
+        aspect: str | float = "9:16",
+        lookahead: int = 60,
+        stride: int = 3,
+    ) -> None:
         """Begin.
 
         Args:
-            flip: Its models and options; may be shared by several videos in turn.
+            find: What is to stay in the picture.
+            aspect: Width over height, as ``"9:16"`` or a number from 0.1 to 10.
+            lookahead: Frames that are held back at most, 1 to 1000.
+            stride: Every so many frames are searched for subjects, 1 to 100.
+
+        Raises:
+            OptionError: an option is outside its range.
         """
-        self._flip = flip
+        if isinstance(lookahead, bool) or not isinstance(lookahead, int) or not 1 <= lookahead <= 1000:
+            raise OptionError(f"lookahead={lookahead!r} must be a whole number from 1 to 1000")
+        self._find, self._aspect = find, aspect_of(aspect)
+        self._lookahead, self._stride = lookahead, count("stride", stride)
         self._cuts = SceneCuts()
         self._held: list[Frame] = []
         self._seen: list[Target | None] = []
@@ -278,11 +302,11 @@ class Reframer:
         if self._cuts.begins(frame):
             ready = self._solved()
             self._past, self._last = [], None
-        elif len(self._held) >= self._flip._lookahead:
+        elif len(self._held) >= self._lookahead:
             ready = self._solved()
         here: Target | None = None
-        if len(self._held) % self._flip._stride == 0 or len(self._held) == self._flip._lookahead - 1:
-            here = target(self._flip.subjects(frame), self._extent, horizontal=self._horizontal)
+        if len(self._held) % self._stride == 0 or len(self._held) == self._lookahead - 1:
+            here = target(self._find(frame), self._extent, horizontal=self._horizontal)
         self._held.append(frame)
         self._seen.append(here)
         return ready
@@ -296,7 +320,7 @@ class Reframer:
     @property
     def _crop(self) -> tuple[int, int]:
         assert self._size is not None
-        return crop_size(*self._size, self._flip.aspect)
+        return crop_size(*self._size, self._aspect)
 
     @property
     def _horizontal(self) -> bool:
@@ -346,7 +370,12 @@ def between(seen: Sequence[Target | None], before: Target | None = None) -> list
     return [Target(middle=float(m), half=float(h), weight=float(w)) for m, h, w in zip(*columns, strict=True)]
 
 
-def _aspect(ratio: str | float) -> float:
+def aspect_of(ratio: str | float) -> float:
+    """Width over height of ``"9:16"``, or of a number.
+
+    Raises:
+        OptionError: it is none, or not from 0.1 to 10.
+    """
     try:
         if isinstance(ratio, str):
             wide, _, high = ratio.partition(":")

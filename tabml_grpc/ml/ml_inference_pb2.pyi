@@ -689,14 +689,22 @@ class TemplateMatchingResponse(_message.Message):
     def __init__(self, matches: _Optional[_Iterable[_Union[TemplateMatch, _Mapping]]] = ..., timestamp_ms: _Optional[int] = ..., stats: _Optional[_Union[FrameStats, _Mapping]] = ...) -> None: ...
 
 class TemplateMatch(_message.Message):
-    __slots__ = ("x", "y", "confidence")
+    __slots__ = ("x", "y", "confidence", "width", "height", "scale", "rotation")
     X_FIELD_NUMBER: _ClassVar[int]
     Y_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    ROTATION_FIELD_NUMBER: _ClassVar[int]
     x: float
     y: float
     confidence: float
-    def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ..., confidence: _Optional[float] = ...) -> None: ...
+    width: float
+    height: float
+    scale: float
+    rotation: float
+    def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ..., confidence: _Optional[float] = ..., width: _Optional[float] = ..., height: _Optional[float] = ..., scale: _Optional[float] = ..., rotation: _Optional[float] = ...) -> None: ...
 
 class Landmark(_message.Message):
     __slots__ = ("x", "y", "z", "visibility", "presence")

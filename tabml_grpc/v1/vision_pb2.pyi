@@ -111,7 +111,7 @@ class Frame(_message.Message):
     def __init__(self, data: _Optional[bytes] = ..., format: _Optional[_Union[FrameFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., stride: _Optional[int] = ..., timestamp_ms: _Optional[int] = ..., frame_number: _Optional[int] = ...) -> None: ...
 
 class VisionConfig(_message.Message):
-    __slots__ = ("model", "min_detection_confidence", "min_presence_confidence", "min_tracking_confidence", "min_suppression_threshold", "num_faces", "num_hands", "num_poses", "range", "blendshapes", "transform", "gestures", "kind", "mask_format", "stride", "timestamp_ms", "frame_number", "blink_threshold", "focal_length_px", "score_threshold", "max_results", "category_allowlist", "category_denylist", "low_score_threshold", "lost_ms", "trajectory_length", "classes", "size")
+    __slots__ = ("model", "min_detection_confidence", "min_presence_confidence", "min_tracking_confidence", "min_suppression_threshold", "num_faces", "num_hands", "num_poses", "range", "blendshapes", "transform", "gestures", "kind", "mask_format", "stride", "timestamp_ms", "frame_number", "blink_threshold", "focal_length_px", "score_threshold", "max_results", "category_allowlist", "category_denylist", "low_score_threshold", "lost_ms", "trajectory_length", "classes", "size", "scales", "rotations")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MIN_DETECTION_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     MIN_PRESENCE_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +140,8 @@ class VisionConfig(_message.Message):
     TRAJECTORY_LENGTH_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
+    SCALES_FIELD_NUMBER: _ClassVar[int]
+    ROTATIONS_FIELD_NUMBER: _ClassVar[int]
     model: str
     min_detection_confidence: float
     min_presence_confidence: float
@@ -168,7 +170,9 @@ class VisionConfig(_message.Message):
     trajectory_length: int
     classes: str
     size: str
-    def __init__(self, model: _Optional[str] = ..., min_detection_confidence: _Optional[float] = ..., min_presence_confidence: _Optional[float] = ..., min_tracking_confidence: _Optional[float] = ..., min_suppression_threshold: _Optional[float] = ..., num_faces: _Optional[int] = ..., num_hands: _Optional[int] = ..., num_poses: _Optional[int] = ..., range: _Optional[str] = ..., blendshapes: bool = ..., transform: bool = ..., gestures: bool = ..., kind: _Optional[str] = ..., mask_format: _Optional[_Union[MaskFormat, str]] = ..., stride: _Optional[int] = ..., timestamp_ms: _Optional[int] = ..., frame_number: _Optional[int] = ..., blink_threshold: _Optional[float] = ..., focal_length_px: _Optional[float] = ..., score_threshold: _Optional[float] = ..., max_results: _Optional[int] = ..., category_allowlist: _Optional[str] = ..., category_denylist: _Optional[str] = ..., low_score_threshold: _Optional[float] = ..., lost_ms: _Optional[float] = ..., trajectory_length: _Optional[int] = ..., classes: _Optional[str] = ..., size: _Optional[str] = ...) -> None: ...
+    scales: str
+    rotations: str
+    def __init__(self, model: _Optional[str] = ..., min_detection_confidence: _Optional[float] = ..., min_presence_confidence: _Optional[float] = ..., min_tracking_confidence: _Optional[float] = ..., min_suppression_threshold: _Optional[float] = ..., num_faces: _Optional[int] = ..., num_hands: _Optional[int] = ..., num_poses: _Optional[int] = ..., range: _Optional[str] = ..., blendshapes: bool = ..., transform: bool = ..., gestures: bool = ..., kind: _Optional[str] = ..., mask_format: _Optional[_Union[MaskFormat, str]] = ..., stride: _Optional[int] = ..., timestamp_ms: _Optional[int] = ..., frame_number: _Optional[int] = ..., blink_threshold: _Optional[float] = ..., focal_length_px: _Optional[float] = ..., score_threshold: _Optional[float] = ..., max_results: _Optional[int] = ..., category_allowlist: _Optional[str] = ..., category_denylist: _Optional[str] = ..., low_score_threshold: _Optional[float] = ..., lost_ms: _Optional[float] = ..., trajectory_length: _Optional[int] = ..., classes: _Optional[str] = ..., size: _Optional[str] = ..., scales: _Optional[str] = ..., rotations: _Optional[str] = ...) -> None: ...
 
 class TaskConfig(_message.Message):
     __slots__ = ("task", "config")

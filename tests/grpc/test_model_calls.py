@@ -106,7 +106,7 @@ def test_options_of_the_load_are_the_defaults_of_calls(server: Child, jpeg: byte
     [
         (v1.LoadModelRequest(model_id="no_such"), grpc.StatusCode.NOT_FOUND, ["no_such", "face_detector"]),
         (v1.LoadModelRequest(model_id="mine", pipeline="dreaming"), grpc.StatusCode.NOT_FOUND, ["pipeline='dreaming'"]),
-        (v1.LoadModelRequest(model_id="mine", pipeline="media-sequence"), grpc.StatusCode.UNIMPLEMENTED, ["later"]),
+        (v1.LoadModelRequest(model_id="mine", pipeline="image-to-text"), grpc.StatusCode.UNIMPLEMENTED, ["later"]),
         (v1.LoadModelRequest(model_id="mine", pipeline="face-detection"), grpc.StatusCode.NOT_FOUND, ["file"]),
         (
             v1.LoadModelRequest(model_id="face_detector", pipeline="pose-landmarks"),
@@ -220,5 +220,5 @@ def test_pipelines_are_listed_with_what_is_not_here_yet(server: Child) -> None:
     methods = {each.name: each for each in server.runtime.GetInfo(runtime_pb2.GetInfoRequest()).methods}
     assert methods["/ml.MediapipeService/DetectFaces"].available
     assert methods["/ml.TransformersService/GenerateText"].available
-    assert not methods["/ml.MediapipeService/StreamAutoFlip"].available
-    assert "later release" in methods["/ml.MediapipeService/StreamAutoFlip"].reason
+    assert not methods["/ml.MediapipeService/StreamObjectDetection3D"].available
+    assert "later release" in methods["/ml.MediapipeService/StreamObjectDetection3D"].reason

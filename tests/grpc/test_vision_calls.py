@@ -217,7 +217,7 @@ def test_a_request_of_more_than_64_mib_is_refused(server: Child) -> None:
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("method", ["StreamTemplateMatching", "StreamAutoFlip"])
+@pytest.mark.parametrize("method", ["StreamObjectDetection3D"])
 def test_what_is_not_here_yet_says_so(method: str, server: Child, jpeg: bytes) -> None:
     with fails(grpc.StatusCode.UNIMPLEMENTED, method, "later release"):
         list(getattr(server.vision, method)(frames(jpeg, 1)))

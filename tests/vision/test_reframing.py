@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tabml.errors import FrameError, OptionError
 from tabml.vision import FaceDetector, Frame, read_video
-from tabml.vision.reframing import AutoFlip, Reframer, Subject, Target, between, camera_path, crop_size, target
+from tabml.vision.reframing import AutoFlip, Subject, Target, between, camera_path, crop_size, target
 from tabml.vision.results import Box
 from tabml.vision.scenes import SceneCuts
 
@@ -152,7 +152,7 @@ def test_the_face_stays_in_the_crop(lookahead: int, scenes: list[Frame]) -> None
 
 def test_frames_are_held_back_until_a_cut_or_the_lookahead(scenes: list[Frame]) -> None:
     with AutoFlip(lookahead=20) as flip:
-        reframer = Reframer(flip)
+        reframer = flip.reframer()
         out = [len(reframer.add(frame)) for frame in scenes]
         assert {number: count for number, count in enumerate(out) if count} == {20: 20, 30: 10}
         assert len(reframer.finish()) == 20
