@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 
 from tabml.errors import MissingExtraError
 
+try:
+    import orjson
+except ImportError:  # the model's own libraries may be here without it
+    orjson = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -32,6 +37,14 @@ def frozen(array: Float32) -> Float32:
     array = np.ascontiguousarray(array)
     array.flags.writeable = False
     return array
+
+
+def as_json(values: dict[str, Any], indent: int | None = None) -> str:
+    """Plain values as one JSON document; ten times as quick as :mod:`json` where orjson is installed."""
+    if indent is None and orjson is not None:
+        text: str = orjson.dumps(values).decode()
+        return text
+    return json.dumps(values, indent=indent, allow_nan=False, ensure_ascii=False)
 
 
 def listed(array: Float32 | None) -> Any:
@@ -128,7 +141,7 @@ class Found(Sequence[Item]):
 
     def to_json(self, *, indent: int | None = None) -> str:
         """:meth:`to_dict` as one JSON document."""
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+        return as_json(self.to_dict(), indent)
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a landmark: the frame's number and timestamp, the finding's index, then its values.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -12,7 +11,7 @@ import numpy as np
 
 from tabml.errors import MissingExtraError
 from tabml.vision.results.faces import FaceMeshResult
-from tabml.vision.results.found import Float32, frozen
+from tabml.vision.results.found import Float32, as_json, frozen
 from tabml.vision.results.hands import Hand
 from tabml.vision.results.poses import Pose
 
@@ -98,7 +97,7 @@ class Holistic:
 
     def to_json(self, *, indent: int | None = None) -> str:
         """:meth:`to_dict` as one JSON document."""
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+        return as_json(self.to_dict(), indent)
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a landmark: the frame's number and timestamp, the part, then its values.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabml.errors import MissingExtraError
+from tabml.vision.results.found import as_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +75,7 @@ class Segmentation:
 
     def to_json(self, *, indent: int | None = None) -> str:
         """:meth:`to_dict` as one JSON document."""
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+        return as_json(self.to_dict(), indent)
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a class: its label, its pixels and its share of the frame.

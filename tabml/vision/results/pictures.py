@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -11,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tabml.errors import OptionError
-from tabml.vision.results.found import Float32, Found
+from tabml.vision.results.found import Float32, Found, as_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +84,7 @@ class PictureEmbedding:
 
     def to_json(self, *, indent: int | None = None) -> str:
         """:meth:`to_dict` as one JSON document."""
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+        return as_json(self.to_dict(), indent)
 
     def _repr_html_(self) -> str:
         return f"<code>{escape(repr(self))}</code>"
