@@ -28,6 +28,7 @@ from tabml.vision.results import (
     Holistic,
     Irises,
     ObjectDetections,
+    Objects3D,
     Pose,
     Poses,
     Segmentation,
@@ -37,11 +38,21 @@ from tabml_grpc.arrays import columns, landmark_messages, packed, table
 from tabml_grpc.calls import MAX_RESPONSE
 from tabml_grpc.convert_eyes import irises_to_v1
 from tabml_grpc.convert_objects import objects_to_v1
+from tabml_grpc.convert_objects3d import objects3d_to_v1
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.v1 import vision_pb2 as v1
 
 Result = (
-    FaceDetections | FaceMeshes | Hands | Holistic | Irises | ObjectDetections | Poses | Segmentation | TrackedObjects
+    FaceDetections
+    | FaceMeshes
+    | Hands
+    | Holistic
+    | Irises
+    | ObjectDetections
+    | Objects3D
+    | Poses
+    | Segmentation
+    | TrackedObjects
 )
 
 TASKS: dict[int, Pipeline] = {
@@ -54,6 +65,7 @@ TASKS: dict[int, Pipeline] = {
     v1.VISION_TASK_OBJECTS: PIPELINES["object-detection"],
     v1.VISION_TASK_OBJECT_TRACKING: PIPELINES["object-tracking"],
     v1.VISION_TASK_HOLISTIC: PIPELINES["holistic-landmarks"],
+    v1.VISION_TASK_OBJECTS_3D: PIPELINES["object-detection-3d"],
 }
 FORMATS: dict[int, str] = {
     v1.FRAME_FORMAT_UNSPECIFIED: "", v1.FRAME_FORMAT_RGB: "rgb", v1.FRAME_FORMAT_BGR: "bgr",
@@ -379,6 +391,8 @@ def results_to_v1(results: Sequence[Result], mask: str = "gray8") -> v1.Analysis
             irises_to_v1(result, analysis)
         elif isinstance(result, ObjectDetections | TrackedObjects):
             objects_to_v1(result, analysis)
+        elif isinstance(result, Objects3D):
+            objects3d_to_v1(result, analysis)
         else:
             data, format = mask_bytes(result, mask)
             analysis.mask.CopyFrom(

@@ -206,7 +206,7 @@ class VisionService:
 
 class _Ml:
     def __init__(self, pipeline: str, mask: str, config: v1.VisionConfig, arrived_ms: int = 0) -> None:
-        from tabml_grpc import convert, convert_eyes, convert_objects
+        from tabml_grpc import convert, convert_eyes, convert_objects, convert_objects3d
 
         writers: dict[str, Callable[[Any], Any]] = {
             "face-detection": convert.faces_to_ml,
@@ -218,6 +218,7 @@ class _Ml:
             "iris-tracking": convert_eyes.irises_to_ml,
             "holistic-landmarks": convert.holistic_to_ml,
             "object-detection": convert_objects.objects_to_ml,
+            "object-detection-3d": convert_objects3d.objects3d_to_ml,
             "object-tracking": convert_objects.tracks_to_ml,
         }
         self._write = writers[pipeline]
@@ -278,6 +279,7 @@ _EMPTY: dict[str, Callable[[], Any]] = {
     "iris-tracking": ml.IrisTrackingResponse,
     "holistic-landmarks": ml.HolisticTrackingResponse,
     "object-detection": ml.ObjectDetectionResponse,
+    "object-detection-3d": ml.ObjectDetection3DResponse,
     "object-tracking": ml.ObjectTrackingResponse,
 }
 
@@ -366,6 +368,10 @@ class MediapipeService:
     async def StreamObjectDetection(self, messages: Raw, call: Call) -> None:
         """Objects in a stream, frame by frame."""
         await self._many("object-detection", messages, call)
+
+    async def StreamObjectDetection3D(self, messages: Raw, call: Call) -> None:
+        """Boxes in three dimensions in a stream."""
+        await self._many("object-detection-3d", messages, call)
 
     async def StreamObjectTracking(self, messages: Raw, call: Call) -> None:
         """Objects in a stream, with numbers that stay."""

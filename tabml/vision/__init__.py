@@ -11,6 +11,7 @@ from tabml.vision.holistic import HolisticDetector, HolisticTracker
 from tabml.vision.irises import IrisDetector, IrisTracker
 from tabml.vision.masks import HairSegmenter, Segmenter
 from tabml.vision.objects import ObjectDetector, ObjectTracker
+from tabml.vision.objects3d import ObjectDetector3D
 from tabml.vision.pictures import ImageClassifier, ImageEmbedder
 from tabml.vision.poses import PoseDetector, PoseTracker
 from tabml.vision.results import (
@@ -27,8 +28,10 @@ from tabml.vision.results import (
     Hands,
     Holistic,
     Irises,
+    Object3D,
     ObjectDetection,
     ObjectDetections,
+    Objects3D,
     PictureEmbedding,
     Pose,
     Poses,
@@ -72,10 +75,13 @@ __all__ = [
     "IrisDetector",
     "IrisTracker",
     "Irises",
+    "Object3D",
     "ObjectDetection",
     "ObjectDetections",
     "ObjectDetector",
+    "ObjectDetector3D",
     "ObjectTracker",
+    "Objects3D",
     "PictureEmbedding",
     "PixelFormat",
     "Pose",

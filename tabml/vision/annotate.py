@@ -26,12 +26,14 @@ from tabml.vision.results import (
     Holistic,
     Irises,
     ObjectDetections,
+    Objects3D,
     Pose,
     Poses,
     Segmentation,
     TemplateMatches,
     TrackedObjects,
 )
+from tabml.vision.results.objects3d import EDGES, FACING
 
 Colour = tuple[int, int, int]
 Result = Found[Any] | Holistic | Segmentation
@@ -282,6 +284,14 @@ def _categories(canvas: _Canvas, result: Categories) -> None:
         canvas.label(f"{found.label} {found.score:.0%}", 0.0, 0.06 * (row + 1), SKY)
 
 
+def _boxes(canvas: _Canvas, result: Objects3D) -> None:
+    for found in reversed(result):
+        canvas.lines(found.keypoints, EDGES, ORANGE, width=1.3, halo=True)
+        canvas.lines(found.keypoints, FACING, SKY)
+        x, y = found.keypoints[1:].min(axis=0).tolist()
+        canvas.label(f"{found.label} {found.score:.0%}", x, y, ORANGE)
+
+
 def _matches(canvas: _Canvas, result: TemplateMatches) -> None:
     for found in reversed(result):
         canvas.box(found.box, f"{found.score:.0%}")
@@ -307,6 +317,7 @@ _DRAW: dict[type, Callable[[_Canvas, Any], None]] = {
     Holistic: _holistic,
     Irises: _irises,
     ObjectDetections: _objects,
+    Objects3D: _boxes,
     Poses: _poses,
     Segmentation: _Canvas.mask,
     TemplateMatches: _matches,

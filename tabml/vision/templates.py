@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tabml.errors import FrameError, OptionError
+from tabml.errors import FrameError, MissingExtraError, OptionError
 from tabml.vision._model import count, ratio
 from tabml.vision.frame import Frame
 from tabml.vision.results import Box, TemplateMatch, TemplateMatches
@@ -21,6 +20,14 @@ _LEAST_DEVIATION = 1.0
 """Of a template's grey values (0 to 255): a plainer one is like everything."""
 _MOST_VARIANTS = 1000
 _MOST_CANDIDATES = 2000
+
+
+def _opencv() -> Any:
+    try:
+        import cv2
+    except ImportError:
+        raise MissingExtraError("vision", "opencv-contrib-python") from None
+    return cv2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +95,7 @@ class TemplateMatcher:
         Raises:
             FrameError: ``frame`` is not a usable picture, or smaller than the template at every size.
         """
+        cv2 = _opencv()
         if not isinstance(frame, Frame):
             raise FrameError(f"frame must be a Frame, not {type(frame).__name__}")
         grey = _grey(frame)
@@ -98,8 +106,7 @@ class TemplateMatcher:
         if found:
             boxes = np.array([(x, y, *each.pixels.shape[::-1]) for each, x, y, _ in found], np.float32)
             scores = np.array([score for *_, score in found], np.float32)
-            likest: Any = cv2.dnn.NMSBoxes  # takes arrays, whatever its stub says
-            kept = np.asarray(likest(boxes, scores, 0.0, self._suppression), np.intp)[: self._most]
+            kept = np.asarray(cv2.dnn.NMSBoxes(boxes, scores, 0.0, self._suppression), np.intp)[: self._most]
             found = [found[index] for index in kept.tolist()]
         return TemplateMatches(
             items=tuple(
@@ -134,6 +141,7 @@ class TemplateMatcher:
 
     def _places(self, grey: NDArray[np.uint8], variant: _Variant) -> Iterator[tuple[_Variant, int, int, float]]:
         """Local maxima above the threshold: left, top, score."""
+        cv2 = _opencv()
         scores = cv2.matchTemplate(grey, variant.pixels, cv2.TM_CCOEFF_NORMED, mask=variant.mask)
         scores = np.nan_to_num(scores, nan=0.0, posinf=0.0, neginf=0.0)
         scores[np.abs(scores) > 1.001] = 0.0  # plain regions: 0 / 0, nearly
@@ -161,10 +169,12 @@ def _numbers(name: str, values: Sequence[float], *, above: float, most: float) -
 
 
 def _grey(frame: Frame) -> NDArray[np.uint8]:
+    cv2 = _opencv()
     return np.asarray(cv2.cvtColor(frame.to_rgb(), cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def _variant(grey: NDArray[np.uint8], scale: float, rotation: float) -> _Variant:
+    cv2 = _opencv()
     height, width = (max(_LEAST_SIDE, round(side * scale)) for side in grey.shape)
     if (height, width) != grey.shape:
         way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR

@@ -613,18 +613,24 @@ class ObjectDetection3DResponse(_message.Message):
     def __init__(self, objects: _Optional[_Iterable[_Union[Object3D, _Mapping]]] = ..., timestamp_ms: _Optional[int] = ..., frame_number: _Optional[int] = ..., stats: _Optional[_Union[FrameStats, _Mapping]] = ...) -> None: ...
 
 class Object3D(_message.Message):
-    __slots__ = ("label", "confidence", "bbox", "pose", "keypoints_3d")
+    __slots__ = ("label", "confidence", "bbox", "pose", "keypoints_3d", "keypoints_2d", "rotation", "size")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     BBOX_FIELD_NUMBER: _ClassVar[int]
     POSE_FIELD_NUMBER: _ClassVar[int]
     KEYPOINTS_3D_FIELD_NUMBER: _ClassVar[int]
+    KEYPOINTS_2D_FIELD_NUMBER: _ClassVar[int]
+    ROTATION_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
     label: str
     confidence: float
     bbox: BoundingBox
     pose: Pose3D
     keypoints_3d: _containers.RepeatedCompositeFieldContainer[Landmark]
-    def __init__(self, label: _Optional[str] = ..., confidence: _Optional[float] = ..., bbox: _Optional[_Union[BoundingBox, _Mapping]] = ..., pose: _Optional[_Union[Pose3D, _Mapping]] = ..., keypoints_3d: _Optional[_Iterable[_Union[Landmark, _Mapping]]] = ...) -> None: ...
+    keypoints_2d: _containers.RepeatedCompositeFieldContainer[Landmark]
+    rotation: _containers.RepeatedScalarFieldContainer[float]
+    size: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, label: _Optional[str] = ..., confidence: _Optional[float] = ..., bbox: _Optional[_Union[BoundingBox, _Mapping]] = ..., pose: _Optional[_Union[Pose3D, _Mapping]] = ..., keypoints_3d: _Optional[_Iterable[_Union[Landmark, _Mapping]]] = ..., keypoints_2d: _Optional[_Iterable[_Union[Landmark, _Mapping]]] = ..., rotation: _Optional[_Iterable[float]] = ..., size: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Pose3D(_message.Message):
     __slots__ = ("x", "y", "z", "roll", "pitch", "yaw")

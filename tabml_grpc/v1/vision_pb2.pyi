@@ -35,6 +35,7 @@ class VisionTask(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VISION_TASK_OBJECTS: _ClassVar[VisionTask]
     VISION_TASK_OBJECT_TRACKING: _ClassVar[VisionTask]
     VISION_TASK_HOLISTIC: _ClassVar[VisionTask]
+    VISION_TASK_OBJECTS_3D: _ClassVar[VisionTask]
 
 class MaskFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -79,6 +80,7 @@ VISION_TASK_IRISES: VisionTask
 VISION_TASK_OBJECTS: VisionTask
 VISION_TASK_OBJECT_TRACKING: VisionTask
 VISION_TASK_HOLISTIC: VisionTask
+VISION_TASK_OBJECTS_3D: VisionTask
 MASK_FORMAT_UNSPECIFIED: MaskFormat
 MASK_FORMAT_GRAY8: MaskFormat
 MASK_FORMAT_FLOAT32: MaskFormat
@@ -111,7 +113,7 @@ class Frame(_message.Message):
     def __init__(self, data: _Optional[bytes] = ..., format: _Optional[_Union[FrameFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., stride: _Optional[int] = ..., timestamp_ms: _Optional[int] = ..., frame_number: _Optional[int] = ...) -> None: ...
 
 class VisionConfig(_message.Message):
-    __slots__ = ("model", "min_detection_confidence", "min_presence_confidence", "min_tracking_confidence", "min_suppression_threshold", "num_faces", "num_hands", "num_poses", "range", "blendshapes", "transform", "gestures", "kind", "mask_format", "stride", "timestamp_ms", "frame_number", "blink_threshold", "focal_length_px", "score_threshold", "max_results", "category_allowlist", "category_denylist", "low_score_threshold", "lost_ms", "trajectory_length", "classes", "size", "scales", "rotations")
+    __slots__ = ("model", "min_detection_confidence", "min_presence_confidence", "min_tracking_confidence", "min_suppression_threshold", "num_faces", "num_hands", "num_poses", "range", "blendshapes", "transform", "gestures", "kind", "mask_format", "stride", "timestamp_ms", "frame_number", "blink_threshold", "focal_length_px", "score_threshold", "max_results", "category_allowlist", "category_denylist", "low_score_threshold", "lost_ms", "trajectory_length", "classes", "size", "scales", "category", "max_objects", "rotations")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MIN_DETECTION_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     MIN_PRESENCE_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
@@ -141,6 +143,8 @@ class VisionConfig(_message.Message):
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     SCALES_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    MAX_OBJECTS_FIELD_NUMBER: _ClassVar[int]
     ROTATIONS_FIELD_NUMBER: _ClassVar[int]
     model: str
     min_detection_confidence: float
@@ -171,8 +175,10 @@ class VisionConfig(_message.Message):
     classes: str
     size: str
     scales: str
+    category: str
+    max_objects: int
     rotations: str
-    def __init__(self, model: _Optional[str] = ..., min_detection_confidence: _Optional[float] = ..., min_presence_confidence: _Optional[float] = ..., min_tracking_confidence: _Optional[float] = ..., min_suppression_threshold: _Optional[float] = ..., num_faces: _Optional[int] = ..., num_hands: _Optional[int] = ..., num_poses: _Optional[int] = ..., range: _Optional[str] = ..., blendshapes: bool = ..., transform: bool = ..., gestures: bool = ..., kind: _Optional[str] = ..., mask_format: _Optional[_Union[MaskFormat, str]] = ..., stride: _Optional[int] = ..., timestamp_ms: _Optional[int] = ..., frame_number: _Optional[int] = ..., blink_threshold: _Optional[float] = ..., focal_length_px: _Optional[float] = ..., score_threshold: _Optional[float] = ..., max_results: _Optional[int] = ..., category_allowlist: _Optional[str] = ..., category_denylist: _Optional[str] = ..., low_score_threshold: _Optional[float] = ..., lost_ms: _Optional[float] = ..., trajectory_length: _Optional[int] = ..., classes: _Optional[str] = ..., size: _Optional[str] = ..., scales: _Optional[str] = ..., rotations: _Optional[str] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., min_detection_confidence: _Optional[float] = ..., min_presence_confidence: _Optional[float] = ..., min_tracking_confidence: _Optional[float] = ..., min_suppression_threshold: _Optional[float] = ..., num_faces: _Optional[int] = ..., num_hands: _Optional[int] = ..., num_poses: _Optional[int] = ..., range: _Optional[str] = ..., blendshapes: bool = ..., transform: bool = ..., gestures: bool = ..., kind: _Optional[str] = ..., mask_format: _Optional[_Union[MaskFormat, str]] = ..., stride: _Optional[int] = ..., timestamp_ms: _Optional[int] = ..., frame_number: _Optional[int] = ..., blink_threshold: _Optional[float] = ..., focal_length_px: _Optional[float] = ..., score_threshold: _Optional[float] = ..., max_results: _Optional[int] = ..., category_allowlist: _Optional[str] = ..., category_denylist: _Optional[str] = ..., low_score_threshold: _Optional[float] = ..., lost_ms: _Optional[float] = ..., trajectory_length: _Optional[int] = ..., classes: _Optional[str] = ..., size: _Optional[str] = ..., scales: _Optional[str] = ..., category: _Optional[str] = ..., max_objects: _Optional[int] = ..., rotations: _Optional[str] = ...) -> None: ...
 
 class TaskConfig(_message.Message):
     __slots__ = ("task", "config")
@@ -225,7 +231,7 @@ class StreamAnalyzeResponse(_message.Message):
     def __init__(self, analysis: _Optional[_Union[Analysis, _Mapping]] = ...) -> None: ...
 
 class Analysis(_message.Message):
-    __slots__ = ("timestamp_ms", "frame_number", "width", "height", "faces", "meshes", "hands", "poses", "mask", "timing", "error", "irises", "objects", "holistic")
+    __slots__ = ("timestamp_ms", "frame_number", "width", "height", "faces", "meshes", "hands", "poses", "mask", "timing", "error", "irises", "objects", "holistic", "objects_3d")
     TIMESTAMP_MS_FIELD_NUMBER: _ClassVar[int]
     FRAME_NUMBER_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -240,6 +246,7 @@ class Analysis(_message.Message):
     IRISES_FIELD_NUMBER: _ClassVar[int]
     OBJECTS_FIELD_NUMBER: _ClassVar[int]
     HOLISTIC_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_3D_FIELD_NUMBER: _ClassVar[int]
     timestamp_ms: int
     frame_number: int
     width: int
@@ -254,7 +261,8 @@ class Analysis(_message.Message):
     irises: _containers.RepeatedCompositeFieldContainer[FaceIrises]
     objects: _containers.RepeatedCompositeFieldContainer[Object]
     holistic: Holistic
-    def __init__(self, timestamp_ms: _Optional[int] = ..., frame_number: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., faces: _Optional[_Iterable[_Union[Face, _Mapping]]] = ..., meshes: _Optional[_Iterable[_Union[Mesh, _Mapping]]] = ..., hands: _Optional[_Iterable[_Union[Hand, _Mapping]]] = ..., poses: _Optional[_Iterable[_Union[Pose, _Mapping]]] = ..., mask: _Optional[_Union[Mask, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., error: _Optional[_Union[FrameProblem, _Mapping]] = ..., irises: _Optional[_Iterable[_Union[FaceIrises, _Mapping]]] = ..., objects: _Optional[_Iterable[_Union[Object, _Mapping]]] = ..., holistic: _Optional[_Union[Holistic, _Mapping]] = ...) -> None: ...
+    objects_3d: _containers.RepeatedCompositeFieldContainer[Object3D]
+    def __init__(self, timestamp_ms: _Optional[int] = ..., frame_number: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., faces: _Optional[_Iterable[_Union[Face, _Mapping]]] = ..., meshes: _Optional[_Iterable[_Union[Mesh, _Mapping]]] = ..., hands: _Optional[_Iterable[_Union[Hand, _Mapping]]] = ..., poses: _Optional[_Iterable[_Union[Pose, _Mapping]]] = ..., mask: _Optional[_Union[Mask, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., error: _Optional[_Union[FrameProblem, _Mapping]] = ..., irises: _Optional[_Iterable[_Union[FaceIrises, _Mapping]]] = ..., objects: _Optional[_Iterable[_Union[Object, _Mapping]]] = ..., holistic: _Optional[_Union[Holistic, _Mapping]] = ..., objects_3d: _Optional[_Iterable[_Union[Object3D, _Mapping]]] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("decode_ms", "inference_ms", "queue_ms", "dropped")
@@ -403,6 +411,24 @@ class Object(_message.Message):
     track_id: int
     trajectory: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., index: _Optional[int] = ..., track_id: _Optional[int] = ..., trajectory: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Object3D(_message.Message):
+    __slots__ = ("label", "score", "box", "keypoints", "keypoints_3d", "rotation", "size")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    KEYPOINTS_FIELD_NUMBER: _ClassVar[int]
+    KEYPOINTS_3D_FIELD_NUMBER: _ClassVar[int]
+    ROTATION_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    score: float
+    box: Box
+    keypoints: _containers.RepeatedScalarFieldContainer[float]
+    keypoints_3d: _containers.RepeatedScalarFieldContainer[float]
+    rotation: _containers.RepeatedScalarFieldContainer[float]
+    size: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, label: _Optional[str] = ..., score: _Optional[float] = ..., box: _Optional[_Union[Box, _Mapping]] = ..., keypoints: _Optional[_Iterable[float]] = ..., keypoints_3d: _Optional[_Iterable[float]] = ..., rotation: _Optional[_Iterable[float]] = ..., size: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Mask(_message.Message):
     __slots__ = ("data", "format", "width", "height", "kind", "labels")

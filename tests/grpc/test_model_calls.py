@@ -220,5 +220,6 @@ def test_pipelines_are_listed_with_what_is_not_here_yet(server: Child) -> None:
     methods = {each.name: each for each in server.runtime.GetInfo(runtime_pb2.GetInfoRequest()).methods}
     assert methods["/ml.MediapipeService/DetectFaces"].available
     assert methods["/ml.TransformersService/GenerateText"].available
-    assert not methods["/ml.MediapipeService/StreamObjectDetection3D"].available
-    assert "later release" in methods["/ml.MediapipeService/StreamObjectDetection3D"].reason
+    assert all(each.available for name, each in methods.items() if name.startswith("/ml.MediapipeService/"))
+    assert not methods["/tabml.v1.VisionService/Describe"].available
+    assert "later release" in methods["/tabml.v1.VisionService/Describe"].reason

@@ -22,8 +22,8 @@ from encoded import encoded
 from relabelled import relabelled
 
 from tabml.files import load_model
-from tabml.vision import FaceDetector, FaceMeshTracker, Frame
-from tabml_grpc import convert
+from tabml.vision import FaceDetector, FaceMeshTracker, Frame, ObjectDetector3D
+from tabml_grpc import convert, convert_objects3d
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.v1 import models_pb2 as v1_models
 from tabml_grpc.v1 import runtime_pb2
@@ -483,3 +483,27 @@ def test_a_stream_that_begins_in_the_middle_waits_for_a_keyframe(walking: list[A
         server.vision.DetectFaces(ml.ImageRequest(image_data=chunks[0], format="h264"))
     answers = list(server.vision.StreamFaceDetection(chunk_messages("h264", [b"no video"], on_bad_frame="report")))
     assert "Annex B" in answers[0].stats.error
+
+
+def test_boxes_in_three_dimensions_over_the_wire(server: Child) -> None:
+    import skimage
+
+    coffee = Frame.from_file(Path(skimage.__file__).parent / "data" / "coffee.png")
+    with ObjectDetector3D(category="cup") as detector:
+        (expected,) = detector.detect(coffee)
+    options = {"category": "cup"}
+    answers = list(server.vision.StreamObjectDetection3D(frames(coffee.encode("png"), 2, "png", first=options)))
+    for answer in answers:
+        (cup,) = convert_objects3d.objects3d_from_ml(answer, 600, 400)
+        np.testing.assert_allclose(cup.keypoints_3d, expected.keypoints_3d, atol=1e-5)
+        np.testing.assert_allclose(cup.keypoints, expected.keypoints, atol=1e-6)
+        np.testing.assert_allclose(cup.rotation, expected.rotation, atol=1e-6)
+        pose = answer.objects[0].pose
+        np.testing.assert_allclose((pose.roll, pose.pitch, pose.yaw), expected.angles, atol=1e-3)
+    task = v1.TaskConfig(task=v1.VISION_TASK_OBJECTS_3D, config=v1.VisionConfig(category="cup"))
+    request = v1.AnalyzeRequest(frame=v1.Frame(data=coffee.encode("png")), tasks=[task])
+    (again,) = convert_objects3d.objects3d_from_v1(server.v1_vision.Analyze(request).analysis)
+    np.testing.assert_allclose(again.keypoints_3d, expected.keypoints_3d, atol=1e-5)
+    with fails(INVALID, "category='chair' is not what model_id='objectron_cup' has"):
+        wrong = {"category": "chair", "model": "objectron_cup"}
+        list(server.vision.StreamObjectDetection3D(frames(coffee.encode("png"), 1, "png", first=wrong)))

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from child import Child, fails, frames
+from child import Child, fails
 from PIL import Image
 
 from tabml.vision import (
@@ -217,10 +217,9 @@ def test_a_request_of_more_than_64_mib_is_refused(server: Child) -> None:
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("method", ["StreamObjectDetection3D"])
-def test_what_is_not_here_yet_says_so(method: str, server: Child, jpeg: bytes) -> None:
-    with fails(grpc.StatusCode.UNIMPLEMENTED, method, "later release"):
-        list(getattr(server.vision, method)(frames(jpeg, 1)))
+def test_what_is_not_here_yet_says_so(server: Child, jpeg: bytes) -> None:
+    with fails(grpc.StatusCode.UNIMPLEMENTED, "Describe", "later release"):
+        server.v1_vision.Describe(v1.DescribeRequest(frame=v1.Frame(data=jpeg), prompt="what is it?"))
 
 
 def test_tasks_are_checked(server: Child, jpeg: bytes) -> None:

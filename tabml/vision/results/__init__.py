@@ -14,6 +14,7 @@ from tabml.vision.results.holistic import Holistic
 from tabml.vision.results.irises import Eye, FaceIrises, Irises
 from tabml.vision.results.masks import Segmentation
 from tabml.vision.results.objects import ObjectDetection, ObjectDetections, TrackedObject, TrackedObjects
+from tabml.vision.results.objects3d import Object3D, Objects3D
 from tabml.vision.results.pictures import Categories, Category, PictureEmbedding
 from tabml.vision.results.poses import Pose, Poses
 from tabml.vision.results.templates import TemplateMatch, TemplateMatches
@@ -34,8 +35,10 @@ __all__ = [
     "Hands",
     "Holistic",
     "Irises",
+    "Object3D",
     "ObjectDetection",
     "ObjectDetections",
+    "Objects3D",
     "PictureEmbedding",
     "Pose",
     "Poses",
