@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tabml.bench import rows, text
+from tabml.bench import rows, text, vision
 from tabml.bench.load import Streamed, parent, transferred
 from tabml.bench.rows import Row, medians, table
 from tabml.cli import main
@@ -178,3 +178,26 @@ def test_the_bench_is_a_command_of_its_own(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("tabml: error: only='x' must be one of stream")
+
+
+def test_vision_is_measured_against_mediapipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pictures: Callable[[str], Path]
+) -> None:
+    out, video = tmp_path / "out", pictures("hand_test_video.mp4")
+    assert main(["bench", "vision", "--quick", "--json", "--out", str(out), "--video", str(video)]) == 0
+    found = [Row(**row) for row in json.loads(capsys.readouterr().out)]
+    assert json.loads((out / "vision.json").read_text()) == [row.to_dict() for row in found]
+    assert (out / "vision.png").stat().st_size > 10_000
+    assert {row.case.partition(",")[0].partition(" as ")[0] for row in found} == set(vision.CASES)
+    assert all(row.value > 0 for row in found)
+    peers = {row.peer for row in found if row.ratio is not None}
+    assert peers >= {
+        "mediapipe",
+        "mediapipe, three tasks",
+        "mediapipe holistic",
+        "mediapipe default",
+        "tabml, 1 stream",
+    }
+    assert main(["bench", "vision", "--only", "speed"]) == 1
+    assert main(["bench", "text", "--video", str(video)]) == 1
+    assert "goes with vision" in capsys.readouterr().err

@@ -107,14 +107,27 @@ def test_the_shim_is_a_server(tmp_path: Path) -> None:
         assert child.wait(15) == 0
 
 
-def test_the_notebook_runs_and_draws(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "pictures", "words"),
+    [
+        ("quickstart", 4, ""), ("gaze", 1, "cm away"), ("background_blur", 3, ""), ("rep_counter", 1, "5 repetitions"),
+        ("webcam", 1, ""),
+    ],
+)  # fmt: skip
+def test_a_notebook_runs_and_draws(name: str, pictures: int, words: str, tmp_path: Path) -> None:
     nbformat = pytest.importorskip("nbformat")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from nbclient import NotebookClient
 
-        notebook = nbformat.read(ROOT / "examples" / "quickstart.ipynb", as_version=4)
+        notebook = nbformat.read(ROOT / "examples" / f"{name}.ipynb", as_version=4)
         assert all(not cell.get("outputs") for cell in notebook.cells), "commit the notebook without outputs"
         NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    drawn = [out for cell in notebook.cells for out in cell.get("outputs", ()) if "image/png" in out.get("data", {})]
-    assert len(drawn) == 4
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
+    assert sum("image/png" in out.get("data", {}) for out in outputs) == pictures
+    assert words in "".join(out.get("text", "") for out in outputs)
+
+
+def test_every_notebook_is_run() -> None:
+    names = {path.stem for path in (ROOT / "examples").glob("*.ipynb")}
+    assert names == {"quickstart", "gaze", "background_blur", "rep_counter", "webcam"}

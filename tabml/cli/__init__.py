@@ -127,14 +127,16 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     bench = commands.add_parser("bench", help="measure against the plain libraries, in the same run")
-    bench.add_argument("what", choices=["text"])
+    bench.add_argument("what", choices=["text", "vision"])
     bench.add_argument("--quick", action="store_true", help="a minute instead of six; the figures scatter")
     bench.add_argument(
         "--only",
         default="",
         metavar="NAME,...",
-        help="stream, binding, lookup, perplexity, chats, talk, texts, clients, load, wire",
+        help="of text: stream, binding, lookup, perplexity, chats, talk, texts, clients, load, wire; "
+        "of vision: objects, together, hands, masks, effects, single, results, streams",
     )
+    bench.add_argument("--video", metavar="FILE", help="for vision: one with a hand in it")
     bench.add_argument("--out", default="tabml-bench", metavar="FOLDER", help="where to write (default: %(default)s)")
     bench.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     bench.add_argument(
