@@ -296,7 +296,11 @@ def test_the_real_catalog_is_well_formed() -> None:
         assert entry.license == "Apache-2.0"
         assert entry.task
         assert entry.model_card
-        official = ("https://storage.googleapis.com/mediapipe-models/", "https://huggingface.co/")
+        official = (
+            "https://storage.googleapis.com/mediapipe-models/",
+            "https://huggingface.co/",
+            "https://cdn.jsdelivr.net/npm/@mediapipe/",
+        )
         assert entry.url is None or entry.url.startswith(official)
-        assert entry.url or entry.packages or entry.bundle
+        assert entry.url or entry.packages or entry.bundle or entry.npm
     assert len({entry.sha256 for entry in load_catalog().values()}) == len(load_catalog())

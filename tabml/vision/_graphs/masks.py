@@ -98,5 +98,5 @@ def softmax(raw: Any) -> Float32:
         highest = flat.max(axis=1, keepdims=True)
     flat = flat - highest
     powers = np.asarray(cv2.exp(flat), np.float32)
-    powers /= powers @ np.ones((flat.shape[1], 1), np.float32)
+    powers /= cv2.reduce(powers, 1, cv2.REDUCE_SUM)  # a BLAS's threads would spin into the next frame's
     return powers.reshape(raw.shape)
