@@ -36,6 +36,8 @@ _MARGIN = 0.1
 _FACE, _PERSON, _OBJECT = 3.0, 2.0, 0.5
 """How much each kind matters."""
 _FURTHEST = 10.0
+MOST_HELD_BYTES = 512 << 20
+"""Of frames that are held back, whatever ``lookahead`` is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,6 +281,7 @@ class Reframer:
         self._lookahead, self._stride = lookahead, count("stride", stride)
         self._cuts = SceneCuts()
         self._held: list[Frame] = []
+        self._bytes = 0
         self._seen: list[Target | None] = []
         self._past: list[float] = []
         self._last: Target | None = None
@@ -302,12 +305,13 @@ class Reframer:
         if self._cuts.begins(frame):
             ready = self._solved()
             self._past, self._last = [], None
-        elif len(self._held) >= self._lookahead:
+        elif len(self._held) >= self._lookahead or self._bytes >= MOST_HELD_BYTES:
             ready = self._solved()
         here: Target | None = None
         if len(self._held) % self._stride == 0 or len(self._held) == self._lookahead - 1:
             here = target(self._find(frame), self._extent, horizontal=self._horizontal)
         self._held.append(frame)
+        self._bytes += frame.pixels.nbytes
         self._seen.append(here)
         return ready
 
@@ -341,7 +345,7 @@ class Reframer:
         self._last = known[-1] if known else self._last
         self._past = [*self._past, *path.tolist()][-3:]
         frames = [self._cropped(frame, float(middle)) for frame, middle in zip(self._held, path, strict=True)]
-        self._held, self._seen = [], []
+        self._held, self._seen, self._bytes = [], [], 0
         return frames
 
     def _cropped(self, frame: Frame, middle: float) -> Frame:

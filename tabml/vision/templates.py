@@ -18,7 +18,7 @@ from tabml.vision.results import Box, TemplateMatch, TemplateMatches
 _LEAST_SIDE = 4
 _LEAST_DEVIATION = 1.0
 """Of a template's grey values (0 to 255): a plainer one is like everything."""
-_MOST_VARIANTS = 1000
+_MOST_VARIANTS = 200
 _MOST_CANDIDATES = 2000
 
 

@@ -161,6 +161,13 @@ def test_frames_are_held_back_until_a_cut_or_the_lookahead(scenes: list[Frame]) 
             reframer.add(scenes[0].resize(100, 100))
 
 
+def test_the_frames_held_back_have_a_limit_in_bytes(scenes: list[Frame], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tabml.vision.reframing.MOST_HELD_BYTES", 4 * scenes[0].pixels.nbytes)
+    with AutoFlip(lookahead=1000) as flip:
+        reframer = flip.reframer()
+        assert [len(reframer.add(frame)) for frame in scenes[:9]] == [0, 0, 0, 0, 4, 0, 0, 0, 4]
+
+
 def test_a_wider_shape_crops_the_height(scenes: list[Frame]) -> None:
     with AutoFlip(2.35) as flip:
         (first, *_) = flip.flip_stream(scenes[:2])
