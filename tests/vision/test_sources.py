@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tabml.errors import FrameError, FrameTooLargeError, OptionError, SourceError, StreamFormatError, TabmlError
-from tabml.vision import DecodeLimits, Frame
+from tabml.vision import DecodeLimits, Frame, read_video
 from tabml.vision.sources import (
     Camera,
     ChunkDecoder,
@@ -30,6 +30,7 @@ from tabml.vision.sources import (
     LiveSource,
     Screen,
     channel,
+    in_async,
     native,
     read_folder,
     read_url,
@@ -488,3 +489,21 @@ def test_a_screen_is_read_or_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ({"monitor": 2}, {"region": (5, 0, 2, 2)}, {"region": (0, 0, 0, 1)}):
         with pytest.raises(OptionError, match=next(iter(wrong))):
             Screen(**wrong)  # type: ignore[arg-type]
+
+
+def test_files_are_read_beside_an_event_loop_and_closed(pictures: Callable[[str], Path], tmp_path: Path) -> None:
+    for number in range(3):
+        Frame.from_array(np.full((8, 8, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
+
+    async def run() -> tuple[list[int | None], list[int | None], bool]:
+        folder = [frame.frame_number async for frame in in_async(read_folder(tmp_path))]
+        video = read_video(pictures("hand_test_video.mp4"))
+        stream, some = in_async(video), []
+        async for frame in stream:
+            some.append(frame.frame_number)
+            if len(some) == 4:
+                break
+        await stream.aclose()  # type: ignore[attr-defined]
+        return folder, some, next(video, None) is None
+
+    assert asyncio.run(run()) == ([0, 1, 2], [0, 1, 2, 3], True)

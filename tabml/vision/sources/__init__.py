@@ -6,6 +6,7 @@ from tabml.vision.sources.channel import FrameChannel
 from tabml.vision.sources.chunks import ChunkDecoder, Codec
 from tabml.vision.sources.folders import read_folder
 from tabml.vision.sources.live import Camera, LiveSource, Screen
+from tabml.vision.sources.waiting import in_async
 from tabml.vision.video import VideoReader, read_url, read_video
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "LiveSource",
     "Screen",
     "VideoReader",
+    "in_async",
     "read_folder",
     "read_url",
     "read_video",
