@@ -81,23 +81,27 @@ class Timing:
     results: list[Any] = field(default_factory=list)
 
 
-class Contract(Protocol):
-    """What differs between the two contracts: how a frame is read and an answer written."""
-
-    def read(self, raw: bytes) -> tuple[Any, bytes | memoryview]:
-        """The message of one frame, and its pixels."""
-        ...
+class Answering(Protocol):
+    """What differs between contracts for one frame: how it is made, and how its answer is written."""
 
     def frame(self, message: Any, data: bytes | memoryview) -> Frame:
         """Its frame."""
         ...
 
-    def codec(self, message: Any) -> str:
-        """How its video is encoded; empty where each frame stands alone."""
-        ...
-
     def write(self, message: Any, timing: Timing) -> Message:
         """The answer to it."""
+        ...
+
+
+class Contract(Answering, Protocol):
+    """What differs between contracts for streams: how a frame's message is read."""
+
+    def read(self, raw: bytes) -> tuple[Any, bytes | memoryview]:
+        """The message of one frame, and its pixels."""
+        ...
+
+    def codec(self, message: Any) -> str:
+        """How its video is encoded; empty where each frame stands alone."""
         ...
 
 
@@ -114,7 +118,7 @@ class Vision:
         self._models = models
         self._workers = workers
 
-    async def one(self, message: Any, data: bytes, tasks: Sequence[Task], contract: Contract, call: Call) -> Answer:
+    async def one(self, message: Any, data: bytes, tasks: Sequence[Task], contract: Answering, call: Call) -> Answer:
         """The answer to one frame."""
         arrived = time.monotonic()
         with ExitStack() as leases:
@@ -248,6 +252,8 @@ def split_bytes(message: bytes | memoryview, field: int) -> tuple[memoryview | N
 
 _CHUNKS = 256
 """Encoded chunks that wait to be decoded at most."""
+_CHUNK_BYTES = 64 << 20
+"""Their bytes at most, less the last one's."""
 
 
 @dataclass(slots=True)
@@ -289,7 +295,7 @@ class _Steps:
             self._looked = True
             with suppress(TabmlError):
                 if self._contract.codec(self._contract.read(raw)[0]):
-                    self._decoded = self._stream.queue.kept_whole(_CHUNKS)
+                    self._decoded = self._stream.queue.kept_whole(_CHUNKS, _CHUNK_BYTES)
 
     def more(self) -> bool:
         """Whether there is something to do."""
@@ -348,7 +354,12 @@ class _Steps:
 
     def _next_decoded(self, decoded: FrameQueue[Any]) -> bytes | None:
         """Decode what has come, and answer one frame: the newest, or the next, as the stream wants it."""
-        while not (decoded.full and len(decoded) > 1) and (taken := self._stream.queue.take()) is not None:
+        for _ in range(len(self._stream.queue)):  # what comes meanwhile has its turn later
+            if decoded.policy == "block" and len(decoded):
+                break
+            taken = self._stream.queue.take()
+            if taken is None:
+                break
             message: Any = None
             try:
                 message, data = self._contract.read(taken.item)
@@ -391,8 +402,10 @@ class _Steps:
             self._offer(frame, queue_ms, started)
 
     def _offer(self, frame: Frame, queue_ms: float, started: float) -> None:
-        message = self._senders.pop(frame.frame_number or 0)
+        message = self._senders.get(frame.frame_number or 0)
         assert self._decoded is not None
+        if message is None:  # of a chunk long past
+            return
         if (message.width, message.height) not in ((0, 0), (frame.width, frame.height)):
             raise FrameError(
                 f"width={message.width}, height={message.height} is not the video's size, {frame.width}×{frame.height}"

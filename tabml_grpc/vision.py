@@ -81,16 +81,10 @@ class _Picture:
     def __init__(self, write: Callable[[Any], Message]) -> None:
         self._write = write
 
-    def read(self, raw: bytes) -> tuple[v1.Frame, bytes | memoryview]:
-        raise NotImplementedError("these calls have no stream")
-
     def frame(self, message: v1.Frame, data: bytes | memoryview) -> Frame:
         from tabml_grpc.convert import frame_from_v1
 
         return frame_from_v1(message, data)
-
-    def codec(self, message: v1.Frame) -> str:
-        return ""
 
     def write(self, message: v1.Frame | None, timing: Timing) -> Message:
         return self._write(timing.results[0])

@@ -102,7 +102,7 @@ def test_an_unknown_case_names_those_there_are(tmp_path: Path, capsys: pytest.Ca
 def test_without_matplotlib_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(rows, "find_spec", lambda name: None)
     with pytest.raises(UnavailableHereError, match="pip install matplotlib"):
-        text.write([], tmp_path / "out")
+        rows.written([], tmp_path / "out", "text")
     assert not (tmp_path / "out").exists()
     assert main(["bench", "text", "--only", "speed"]) == 1
 

@@ -33,7 +33,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return call
 
 
-@pytest.mark.parametrize("what", ["faces", "mesh", "irises", "hands", "pose", "objects", "mask"])
+@pytest.mark.parametrize("what", ["faces", "mesh", "irises", "hands", "pose", "holistic", "objects", "mask"])
 def test_detect_writes_a_line_of_json_and_a_picture(what: str, run: Run, portrait: Path, tmp_path: Path) -> None:
     code, out, err = run("detect", what, portrait, "--annotate", tmp_path / "out.png")
     assert (code, err) == (0, "")
@@ -71,7 +71,7 @@ def test_track_writes_a_line_a_frame_and_a_video(run: Run, pictures: Run, tmp_pa
         assert sum(1 for _ in video) == 202
 
 
-@pytest.mark.parametrize("what", ["faces", "mesh", "irises", "pose", "objects", "mask"])
+@pytest.mark.parametrize("what", ["faces", "mesh", "irises", "pose", "holistic", "objects", "mask"])
 def test_track_knows_every_model(what: str, run: Run, portrait: Path, tmp_path: Path) -> None:
     from tabml.vision import VideoWriter
 
@@ -105,6 +105,7 @@ def test_wrong_options_are_one_line(arguments: list[str], words: str, run: Run, 
     [
         ("faces", "--num=1"),
         ("objects", "--num=1"),
+        ("holistic", "--num=1"),
         ("mask", "--num=1"),
         ("mask", "--min-confidence=1"),
         ("pose", "--range=full"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -107,6 +108,19 @@ def picture(rows: Sequence[Row], path: Path) -> Path:
         place.invert_yaxis()
     figure.savefig(path)
     return path
+
+
+def written(rows: Sequence[Row], folder: Path, name: str) -> tuple[Path, Path]:
+    """The rows as ``name.json`` and ``name.png`` in a folder, which is made.
+
+    Raises:
+        UnavailableHereError: matplotlib is not installed.
+    """
+    check_picture()
+    folder.mkdir(parents=True, exist_ok=True)
+    answers = folder / f"{name}.json"
+    answers.write_text(json.dumps([row.to_dict() for row in rows], indent=1) + "\n")
+    return answers, picture(rows, folder / f"{name}.png")
 
 
 def _label(row: Row) -> str:

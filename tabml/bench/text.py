@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import statistics
@@ -18,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tabml.bench import load, wire
-from tabml.bench.rows import Row, Say, check_picture, medians, picture
+from tabml.bench.rows import Row, Say, medians
 from tabml.errors import OptionError
 from tabml.files import default_provider, read_bytes
 from tabml.files.catalog import find
@@ -422,16 +421,3 @@ def measure(
             say(f"measuring {name}")
             found += CASES[name](subjects, QUICK if quick else Effort())
     return found
-
-
-def write(rows: Sequence[Row], folder: Path) -> tuple[Path, Path]:
-    """``text.json`` and ``text.png`` in a folder, which is made.
-
-    Raises:
-        UnavailableHereError: matplotlib is not installed.
-    """
-    check_picture()
-    folder.mkdir(parents=True, exist_ok=True)
-    answers = folder / "text.json"
-    answers.write_text(json.dumps([row.to_dict() for row in rows], indent=1) + "\n")
-    return answers, picture(rows, folder / "text.png")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import threading
 import time
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tabml.bench import mediapipe_peer as peer
-from tabml.bench.rows import Row, Say, check_picture, picture
+from tabml.bench.rows import Row, Say
 from tabml.errors import OptionError
 from tabml.vision import (
     FaceDetector,
@@ -298,16 +297,3 @@ def measure(
         say(f"measuring {name}")
         found += CASES[name](subject)
     return found
-
-
-def write(rows: Sequence[Row], folder: Path) -> tuple[Path, Path]:
-    """``vision.json`` and ``vision.png`` in a folder, which is made.
-
-    Raises:
-        UnavailableHereError: matplotlib is not installed.
-    """
-    check_picture()
-    folder.mkdir(parents=True, exist_ok=True)
-    answers = folder / "vision.json"
-    answers.write_text(json.dumps([row.to_dict() for row in rows], indent=1) + "\n")
-    return answers, picture(rows, folder / "vision.png")

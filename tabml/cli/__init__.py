@@ -64,14 +64,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     detect = commands.add_parser("detect", help="find things in pictures")
-    detect.add_argument("what", choices=["faces", "mesh", "irises", "hands", "pose", "objects", "mask"])
+    detect.add_argument("what", choices=["faces", "mesh", "irises", "hands", "pose", "holistic", "objects", "mask"])
     detect.add_argument("pictures", nargs="+", metavar="PICTURE")
     detect.add_argument("--annotate", metavar="OUT", help="picture to write; a folder when there are several pictures")
     _model_options(detect)
     detect.set_defaults(run=_detect)
 
     track = commands.add_parser("track", help="follow things through a video")
-    track.add_argument("what", choices=["faces", "mesh", "irises", "hands", "pose", "objects", "mask"])
+    track.add_argument("what", choices=["faces", "mesh", "irises", "hands", "pose", "holistic", "objects", "mask"])
     track.add_argument("video", metavar="VIDEO")
     track.add_argument("--annotate", metavar="OUT", help="video to write")
     _model_options(track)

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from tabml.bench.rows import check_picture, table
+from tabml.bench.rows import check_picture, table, written
 from tabml.errors import OptionError
 
 
@@ -24,15 +24,13 @@ def bench(options: argparse.Namespace) -> int:
 
         video = Path(options.video) if options.video else None
         rows = vision.measure(only, quick=options.quick, video=video, say=say)
-        paths = vision.write(rows, Path(options.out))
     else:
         from tabml.bench import text
 
         if options.video:
             raise OptionError("--video goes with vision, not with text")
         rows = text.measure(only, quick=options.quick, generator=options.model, embedder=options.embedder, say=say)
-        paths = text.write(rows, Path(options.out))
     print(json.dumps([row.to_dict() for row in rows], indent=1) if options.json else table(rows))
-    for path in paths:
+    for path in written(rows, Path(options.out), options.what):
         print(path.resolve(), file=sys.stderr)
     return 0

@@ -20,6 +20,8 @@ from tabml.vision import (
     Frame,
     HandDetector,
     HandTracker,
+    HolisticDetector,
+    HolisticTracker,
     IrisDetector,
     IrisTracker,
     ObjectDetector,
@@ -34,11 +36,12 @@ from tabml.vision import (
 
 _DETECTORS: dict[str, Any] = {
     "faces": FaceDetector, "mesh": FaceMesh, "irises": IrisDetector, "hands": HandDetector, "pose": PoseDetector,
-    "objects": ObjectDetector, "mask": Segmenter,
+    "holistic": HolisticDetector, "objects": ObjectDetector, "mask": Segmenter,
 }  # fmt: skip
 _TRACKERS: dict[str, Any] = {
     **_DETECTORS,
-    "mesh": FaceMeshTracker, "irises": IrisTracker, "hands": HandTracker, "pose": PoseTracker, "objects": ObjectTracker,
+    "mesh": FaceMeshTracker, "irises": IrisTracker, "hands": HandTracker, "pose": PoseTracker,
+    "holistic": HolisticTracker, "objects": ObjectTracker,
 }  # fmt: skip
 _COUNTS = {"mesh": "num_faces", "irises": "num_faces", "hands": "num_hands", "pose": "num_poses"}
 

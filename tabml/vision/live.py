@@ -62,7 +62,9 @@ class FrameQueue(Generic[Item]):
             raise OptionError(f"max_age_ms={max_age_ms!r} must be a whole number from 0 to 86400000")
         if policy == "block" and (max_age_ms or max_fps):
             raise OptionError("drop_policy='block' drops nothing: max_fps and max_age_ms must be 0")
-        self._policy = policy
+        self.policy: DropPolicy = policy
+        """What happens to frames when the model is behind."""
+        self._most_bytes = 0
         self._interval = 1 / max_fps if max_fps else 0.0
         self._max_age = max_age_ms / 1000
         self._clock = clock
@@ -80,25 +82,29 @@ class FrameQueue(Generic[Item]):
     @property
     def full(self) -> bool:
         """Whether the next frame would be dropped, or drop another."""
+        if self._most_bytes and sum(len(item) for _, item in self._items) >= self._most_bytes:  # type: ignore[arg-type, misc]
+            return True
         return len(self._items) >= self._depth
 
-    def kept_whole(self, depth: int) -> FrameQueue[Item]:
+    def kept_whole(self, depth: int, max_bytes: int) -> FrameQueue[Item]:
         """From now on drop nothing here, as every chunk of encoded video is needed to decode the next.
 
         Args:
             depth: How many chunks wait before :meth:`offer` says False.
+            max_bytes: How many bytes they have before it does.
 
         Returns:
             A queue with this one's policy, for the frames after they are decoded.
         """
         later: FrameQueue[Item] = FrameQueue(
-            self._policy, max_fps=1 / self._interval if self._interval else 0.0,
+            self.policy, max_fps=1 / self._interval if self._interval else 0.0,
             max_age_ms=round(self._max_age * 1000), clock=self._clock,
         )  # fmt: skip
-        if self._policy == "block":
+        if self.policy == "block":
             later._depth = depth
         with self._lock:
-            self._policy, self._interval, self._max_age, self._depth = "block", 0.0, 0.0, depth
+            self.policy, self._interval, self._max_age = "block", 0.0, 0.0
+            self._depth, self._most_bytes = depth, max_bytes
         return later
 
     def offer(self, item: Item) -> bool:
@@ -112,10 +118,10 @@ class FrameQueue(Generic[Item]):
                 late = now - self._due
                 self._due = (self._due if late < self._interval else now) + self._interval
             if self.full:
-                if self._policy == "block":
+                if self.policy == "block":
                     return False
                 self._drop()
-                if self._policy == "oldest":
+                if self.policy == "oldest":
                     return True
                 self._items.popleft()
             self._items.append((now, item))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tabml.errors import OptionError
+from tabml.errors import ModelLoadError, OptionError
 from tabml.files import FileProvider
 from tabml.vision._model import ModelSource, Task, VisionModel, count, names, one_of, ratio, thread_count
 from tabml.vision.frame import Frame
@@ -93,13 +93,16 @@ class ImageClassifier(VisionModel[Categories]):
 
         graph = VectorGraph(model, threads=self._threads)
         labels = graph.labels or tuple(map(str, range(graph.size)))
-        strange = sorted({*self._allow, *self._deny} - set(labels))
-        if len(labels) != graph.size or strange:
-            graph.close()
-        if strange:
-            raise OptionError(f"{strange[0]!r:.80} is none of the model's {len(labels)} classes; see .labels")
         if len(labels) != graph.size:
-            raise OptionError(f"model={self._source!r} has {graph.size} scores and {len(labels)} names of classes")
+            graph.close()
+            raise ModelLoadError(f"model={self._source!r} has {graph.size} scores and {len(labels)} names of classes")
+        for option, wanted in (("category_allowlist", self._allow), ("category_denylist", self._deny)):
+            strange = sorted(set(wanted) - set(labels))
+            if strange:
+                graph.close()
+                raise OptionError(
+                    f"{option}: {strange[0]!r:.80} is none of the model's {len(labels)} classes; see .labels"
+                )
         self._labels = labels
         self._kept = np.array(
             [

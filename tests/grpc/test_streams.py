@@ -507,3 +507,17 @@ def test_boxes_in_three_dimensions_over_the_wire(server: Child) -> None:
     with fails(INVALID, "category='chair' is not what model_id='objectron_cup' has"):
         wrong = {"category": "chair", "model": "objectron_cup"}
         list(server.vision.StreamObjectDetection3D(frames(coffee.encode("png"), 1, "png", first=wrong)))
+
+
+def test_two_pictures_in_one_chunk_are_answered_or_refused(walking: list[Any], server: Child) -> None:
+    chunks = encoded("h264", walking)
+    joined = [chunks[0] + chunks[1], *chunks[2:12]]
+    answers = list(server.vision.StreamFaceDetection(chunk_messages("h264", joined, drop_policy="block")))
+    assert all("keyframe" in a.stats.error for a in answers if a.stats.error)
+    assert [a.frame_number for a in answers if not a.stats.error][-2:] == [9, 10]  # from the next keyframe on
+
+
+def test_every_frame_of_a_long_stream_is_answered_in_order(walking: list[Any], server: Child) -> None:
+    chunks = encoded("vp8", walking * 20)
+    answers = list(server.vision.StreamFaceDetection(chunk_messages("vp8", chunks, drop_policy="block")))
+    assert [a.frame_number for a in answers] == list(range(400))

@@ -279,3 +279,16 @@ def test_a_tracker_sees_only_growing_timestamps(stamps: list[int | None]) -> Non
         elif stamp is not None:
             assert last is not None
             assert stamp <= last
+
+
+def test_a_queue_that_is_kept_whole_drops_nothing_and_holds_so_many_bytes() -> None:
+    queue: FrameQueue[bytes] = FrameQueue("latest", max_fps=10, max_age_ms=50)
+    queue.offer(b"first")
+    later = queue.kept_whole(4, 1000)
+    assert (queue.policy, later.policy) == ("block", "latest")
+    assert [queue.offer(bytes(10)) for _ in range(4)] == [True, True, True, False]
+    assert [queue.take() is not None for _ in range(5)] == [True, True, True, True, False]
+    assert [queue.offer(bytes(600)) for _ in range(3)] == [True, True, False]
+    assert queue.dropped == 0
+    with pytest.raises(OptionError):
+        FrameQueue("later")  # type: ignore[arg-type]

@@ -121,7 +121,7 @@ class ChunkDecoder:
                 f"the stream is {picture.width}×{picture.height}; "
                 f"{self._limits.max_side} pixels a side and {self._limits.max_pixels} in all are the most"
             )
-        timestamp_ms, frame_number = self._numbers.pop(picture.pts, (None, None))
+        timestamp_ms, frame_number = self._numbers.get(picture.pts, (None, None))
         pixels = np.ascontiguousarray(picture.to_ndarray(format="rgb24"))
         return Frame(pixels=pixels, format="rgb", timestamp_ms=timestamp_ms, frame_number=frame_number)
 
