@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tabml.text.options import GenerationOptions
-from tabml.text.results import Delta, Embeddings, TokenLogprob, ToolCall, Usage, read_only
+from tabml.generation.options import GenerationOptions
+from tabml.generation.results import Delta, TokenLogprob, ToolCall, Usage
+from tabml.text.results import Embeddings, read_only
 from tabml_grpc.arrays import nested, packed
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.statuses import RequestError

@@ -19,9 +19,9 @@ from tabml_grpc.models import Models
 from tabml_grpc.v1 import text_pb2 as v1
 
 if TYPE_CHECKING:
+    from tabml.generation.options import GenerationOptions
+    from tabml.generation.results import Delta
     from tabml.pipelines.text import LoadedText
-    from tabml.text.options import GenerationOptions
-    from tabml.text.results import Delta
 
 OPTIONS = "tabml-options-bin"
 """Metadata of ``ml`` calls: a serialised Sampling."""
@@ -362,7 +362,7 @@ class TransformersService:
 
 def _options(call: Call, temperature: float, top_p: float = 0.0, max_length: int = 0) -> GenerationOptions:
     """The options of a frozen request, and what the metadata says on top."""
-    from tabml.text.options import GenerationOptions
+    from tabml.generation.options import GenerationOptions
     from tabml_grpc.convert_text import options_from_v1
 
     said: dict[str, Any] = {"temperature": temperature}

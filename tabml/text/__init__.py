@@ -5,29 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tabml.generation.messages import Message
+    from tabml.generation.options import GenerationOptions
+    from tabml.generation.results import Choice, Delta, Generation, TokenLogprob, ToolCall, Usage
     from tabml.text.classification import TextClassifier, ZeroShotClassifier
     from tabml.text.embedding import TextEmbedder
     from tabml.text.entities import TokenClassifier
-    from tabml.text.generation import Message, TextGenerator
+    from tabml.text.generation import TextGenerator
     from tabml.text.masks import MaskFiller
-    from tabml.text.options import GenerationOptions
     from tabml.text.questions import QuestionAnswerer
     from tabml.text.ranking import Reranker
     from tabml.text.results import (
         Answer,
-        Choice,
         Classification,
-        Delta,
         Embeddings,
         Entity,
         Fill,
-        Generation,
         LabelScore,
         Ranked,
-        TokenLogprob,
         Tokens,
-        ToolCall,
-        Usage,
     )
     from tabml.text.summarization import Summarizer
     from tabml.text.tokenizer import Tokenizer
@@ -64,10 +60,12 @@ __all__ = [
 ]
 
 _LAZY = {
-    "GenerationOptions": "options", "MaskFiller": "masks", "Message": "generation", "QuestionAnswerer": "questions",
-    "Reranker": "ranking", "Summarizer": "summarization", "TextClassifier": "classification",
-    "TextEmbedder": "embedding", "TextGenerator": "generation", "TokenClassifier": "entities",
-    "Tokenizer": "tokenizer", "Translator": "translation", "ZeroShotClassifier": "classification",
+    **dict.fromkeys(("Choice", "Delta", "Generation", "TokenLogprob", "ToolCall", "Usage"), "generation.results"),
+    "GenerationOptions": "generation.options", "MaskFiller": "text.masks", "Message": "generation.messages",
+    "QuestionAnswerer": "text.questions", "Reranker": "text.ranking", "Summarizer": "text.summarization",
+    "TextClassifier": "text.classification", "TextEmbedder": "text.embedding", "TextGenerator": "text.generation",
+    "TokenClassifier": "text.entities", "Tokenizer": "text.tokenizer", "Translator": "text.translation",
+    "ZeroShotClassifier": "text.classification",
 }  # fmt: skip
 
 
@@ -76,4 +74,4 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_LAZY.get(name, 'results')}"), name)
+    return getattr(import_module(f"tabml.{_LAZY.get(name, 'text.results')}"), name)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabml.errors import ModelKindError, OptionError
+from tabml.generation.arguments import check_text, check_texts, whole
 from tabml.text._door import text_extra
-from tabml.text._model import TextModel, check_text, check_texts, whole
+from tabml.text._model import TextModel
 from tabml.text.repository import Repository
 from tabml.text.results import Classification, LabelScore
 

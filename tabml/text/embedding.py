@@ -9,8 +9,10 @@ import numpy as np
 
 from tabml.errors import OptionError
 from tabml.files import FileProvider
+from tabml.files.sources import ModelSource
+from tabml.generation.arguments import check_text, check_texts, whole
 from tabml.text._door import text_extra
-from tabml.text._model import ModelSource, TextModel, check_text, check_texts, whole
+from tabml.text._model import TextModel
 from tabml.text.repository import Repository
 from tabml.text.results import Embeddings, read_only
 

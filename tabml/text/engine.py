@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from tabml.cancellation import Cancellation
-from tabml.text.options import GenerationOptions
-from tabml.text.results import Delta
+from tabml.generation.options import GenerationOptions
+from tabml.generation.results import Delta
 
 if TYPE_CHECKING:
     from tabml.text.repository import Repository

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabml.errors import ModelKindError, OptionError
+from tabml.generation.arguments import check_texts, one_of, whole
 from tabml.text._door import text_extra
-from tabml.text._model import TextModel, check_texts, one_of, whole
+from tabml.text._model import TextModel
 from tabml.text.classification import softmax
 from tabml.text.repository import Repository
 from tabml.text.results import Entity

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
 from tabml.cancellation import Cancellation, current_cancellation
 from tabml.errors import ModelKindError, OptionError
 from tabml.files import FileProvider
+from tabml.files.sources import ModelSource, resolve
+from tabml.generation.arguments import check_text, one_of, whole
+from tabml.generation.generator import Generator
+from tabml.generation.messages import MAX_PROMPT_BYTES, Message, check_messages
+from tabml.generation.options import GenerationOptions
+from tabml.generation.results import Delta, Generation, joined
+from tabml.generation.templates import ChatTemplate
+from tabml.generation.tools import with_tool_calls
 from tabml.text._door import llama_extra, text_extra
-from tabml.text._model import ModelSource, TextModel, check_text, one_of, resolve, whole
+from tabml.text._model import TextModel
 from tabml.text.engine import ENGINES, Adapting, Engine, Packing
-from tabml.text.options import GenerationOptions
 from tabml.text.repository import ADAPTER_CONFIG, Repository
-from tabml.text.results import Delta, Generation, joined
-from tabml.text.templates import ChatTemplate
-from tabml.text.tools import OPENERS, parse_tool_calls
 
-Message = Mapping[str, Any]
-"""``{"role": "user", "content": "…"}``; what else a template knows, such as ``tool_calls``, is passed on."""
 _ADAPTER_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
-MAX_PROMPT_BYTES = 8 << 20
-MAX_MESSAGES = 4096
 _INFILL = (
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # Qwen2.5-Coder, CodeGemma
     ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder
@@ -49,7 +47,7 @@ class _Open:
             self.template.close()
 
 
-class TextGenerator(TextModel[_Open]):
+class TextGenerator(TextModel[_Open], Generator):
     """A language model: ``generate`` and ``stream`` for prompts, ``chat`` and ``stream_chat`` for messages.
 
     Calls of several threads are computed together.
@@ -222,24 +220,6 @@ class TextGenerator(TextModel[_Open]):
         """How many tokens a text has, without any that the model adds."""
         return len(self._ready().engine.encode(check_text("text", text, MAX_PROMPT_BYTES), parse_special=False))
 
-    def generate(
-        self, prompt: str, options: GenerationOptions | None = None, *, parse_special: bool = False
-    ) -> Generation:
-        """Continue a prompt.
-
-        Args:
-            prompt: Any text, at most 8 MiB.
-            options: How; the defaults when None.
-            parse_special: Control tokens written in the prompt are control tokens; else they are text.
-
-        Raises:
-            OptionError: the prompt or an option is not possible with this model.
-            CallCancelledError: :func:`tabml.cancellation.current_cancellation` was set.
-            InferenceError: the library failed; the next call is answered.
-            ModelClosedError: the model is closed.
-        """
-        return joined(list(self.stream(prompt, options, parse_special=parse_special)))
-
     def stream(
         self, prompt: str, options: GenerationOptions | None = None, *, parse_special: bool = False
     ) -> Iterator[Delta]:
@@ -248,41 +228,6 @@ class TextGenerator(TextModel[_Open]):
         text = check_text("prompt", prompt, MAX_PROMPT_BYTES)
         ids = engine.encode(text, special_tokens=True, parse_special=parse_special)
         return self._run(engine, ids, options)
-
-    def chat(
-        self,
-        messages: Sequence[Message],
-        options: GenerationOptions | None = None,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        continue_last: bool = False,
-        template_options: Mapping[str, Any] | None = None,
-    ) -> Generation:
-        """Answer a conversation, by the model's own template.
-
-        Args:
-            messages: ``{"role": "system" | "user" | "assistant" | "tool", "content": "…"}``, oldest first. Control
-                tokens written in a content are text.
-            options: How; the defaults when None.
-            tools: Functions that the model may ask for, as JSON Schemas in OpenAI's form; they reach the template,
-                and calls come back in ``tool_calls``.
-            continue_last: Go on with the last message instead of answering it.
-            template_options: What else the template knows, such as ``enable_thinking``.
-
-        Raises:
-            OptionError: the messages are not such, or the template refuses them.
-            ModelKindError: the model has no chat template.
-            UnsafeModelError: the template takes too long, or too much memory.
-            CallCancelledError: the current cancellation was set.
-            ModelClosedError: the model is closed.
-        """
-        return joined(
-            list(
-                self.stream_chat(
-                    messages, options, tools=tools, continue_last=continue_last, template_options=template_options
-                )
-            )
-        )
 
     def stream_chat(
         self,
@@ -297,7 +242,7 @@ class TextGenerator(TextModel[_Open]):
         opened = self._ready()
         ids = self._chat_ids(opened, check_messages(messages), tools, continue_last, template_options or {})
         deltas = self._run(opened.engine, ids, options)
-        return _with_tool_calls(deltas) if tools else deltas
+        return with_tool_calls(deltas) if tools else deltas
 
     def render_chat(self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
         """The prompt that the model's template makes of a conversation."""
@@ -321,30 +266,6 @@ class TextGenerator(TextModel[_Open]):
                 before, after = (engine.encode(text, parse_special=False) for text in texts)
                 return self._run(engine, [*marks[0], *before, *marks[1], *after, *marks[2]], options)
         raise ModelKindError(f"{self._ref.repo} can't fill in the middle: it has no such control tokens")
-
-    async def generate_async(
-        self, prompt: str, options: GenerationOptions | None = None, *, parse_special: bool = False
-    ) -> Generation:
-        """:meth:`generate` in a thread."""
-        return await self._in_thread(self.generate, prompt, options, parse_special=parse_special)
-
-    async def chat_async(
-        self, messages: Sequence[Message], options: GenerationOptions | None = None, **more: Any
-    ) -> Generation:
-        """:meth:`chat` in a thread."""
-        return await self._in_thread(self.chat, messages, options, **more)
-
-    def stream_async(
-        self, prompt: str, options: GenerationOptions | None = None, *, parse_special: bool = False
-    ) -> AsyncIterator[Delta]:
-        """:meth:`stream`, without blocking the event loop."""
-        return _in_threads(lambda: self.stream(prompt, options, parse_special=parse_special))
-
-    def stream_chat_async(
-        self, messages: Sequence[Message], options: GenerationOptions | None = None, **more: Any
-    ) -> AsyncIterator[Delta]:
-        """:meth:`stream_chat`, without blocking the event loop."""
-        return _in_threads(lambda: self.stream_chat(messages, options, **more))
 
     def _run(self, engine: Engine, ids: Sequence[int], options: GenerationOptions | None) -> Iterator[Delta]:
         cancellation = current_cancellation() or Cancellation()
@@ -397,80 +318,3 @@ def _pieces(text: str, held: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
             yield content, True
     if text:
         yield text, False
-
-
-def check_messages(messages: object) -> list[dict[str, Any]]:
-    """Messages as new dictionaries.
-
-    Raises:
-        OptionError: they are not messages.
-    """
-    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence) or not messages:
-        raise OptionError("messages must be a list of at least one {'role': …, 'content': …}")
-    if len(messages) > MAX_MESSAGES:
-        raise OptionError(f"messages has {len(messages)} messages; the limit is {MAX_MESSAGES}")
-    size = 0
-    for at, message in enumerate(messages):
-        if not isinstance(message, Mapping):
-            raise OptionError(f"messages[{at}]={message!r:.60} must be a dictionary")
-        if not isinstance(message.get("role"), str) or not message["role"]:
-            raise OptionError(f"messages[{at}] must have a role: system, user, assistant or tool")
-        content = message.get("content")
-        if content is None and "tool_calls" in message:
-            continue
-        if isinstance(content, str):
-            size += len(check_text(f"messages[{at}].content", content, MAX_PROMPT_BYTES))
-        elif not isinstance(content, Sequence):
-            raise OptionError(f"messages[{at}].content must be a text")
-    if size > MAX_PROMPT_BYTES:
-        raise OptionError(f"messages have {size} characters; the limit is {MAX_PROMPT_BYTES}")
-    return [dict(message) for message in messages]
-
-
-def _with_tool_calls(deltas: Iterator[Delta]) -> Iterator[Delta]:
-    """Holds back what may be a call, and gives calls with an answer's last delta."""
-    shown: dict[int, str] = {}
-    held: dict[int, str] = {}
-    for delta in deltas:
-        text = held.pop(delta.index, "") + delta.text
-        if delta.finish_reason is not None:
-            text, calls = parse_tool_calls(text)
-            reason = "tool_calls" if calls and delta.finish_reason == "stop" else delta.finish_reason
-            yield replace(delta, text=text, tool_calls=calls, finish_reason=reason)
-            continue
-        keep = _may_be_call(text, begin=not shown.get(delta.index))
-        held[delta.index], text = text[len(text) - keep :], text[: len(text) - keep]
-        shown[delta.index] = shown.get(delta.index, "") + text
-        yield replace(delta, text=text)
-
-
-def _may_be_call(text: str, *, begin: bool) -> int:
-    """How many characters at the end of ``text`` may be, or begin, a call."""
-    if begin and (not text.strip() or text.lstrip()[0] in "{["):
-        return len(text)
-    most = 0
-    for opener in OPENERS:
-        at = text.find(opener)
-        if at >= 0:
-            most = max(most, len(text) - at)
-        for length in range(min(len(opener) - 1, len(text)), most, -1):
-            if text.endswith(opener[:length]):
-                most = length
-                break
-    return most
-
-
-async def _in_threads(make: Callable[[], Iterator[Delta]]) -> AsyncIterator[Delta]:
-    """An iterator that waits, for an event loop: each wait in a thread; closing it closes the iterator."""
-    cancellation = Cancellation()
-
-    def begin() -> Iterator[Delta]:
-        with cancellation.bound():
-            return make()
-
-    deltas = await asyncio.to_thread(begin)
-    try:
-        while (delta := await asyncio.to_thread(next, deltas, None)) is not None:
-            yield delta
-    finally:
-        cancellation.cancel("the stream was closed")

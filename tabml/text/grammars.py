@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tabml.errors import MissingExtraError, OptionError
-from tabml.text.options import GenerationOptions
+from tabml.generation.options import GenerationOptions
 
 TOO_COMPLICATED = "is more complicated than llguidance can follow; make it simpler"
 _JSON_OBJECT = '{"type": "object"}'

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from tabml.errors import ModelKindError, OptionError
+from tabml.generation.arguments import check_text, check_texts, whole
 from tabml.text._door import text_extra
-from tabml.text._model import TextModel, check_text, check_texts, whole
+from tabml.text._model import TextModel
 from tabml.text.classification import softmax
 from tabml.text.repository import Repository
 from tabml.text.results import Fill

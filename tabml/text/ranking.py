@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tabml.errors import ModelKindError, OptionError, UnsafeModelError
+from tabml.generation.arguments import check_text, check_texts, whole
 from tabml.text._door import text_extra
-from tabml.text._model import TextModel, check_text, check_texts, whole
+from tabml.text._model import TextModel
 from tabml.text.repository import Repository
 from tabml.text.results import Ranked
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
+from tabml.generation.arguments import check_texts, whole
+from tabml.generation.options import MAX_BEAMS, MAX_NEW_TOKENS
 from tabml.text._door import text_extra
-from tabml.text._model import TextModel, check_texts, whole
-from tabml.text.options import MAX_BEAMS, MAX_NEW_TOKENS
+from tabml.text._model import TextModel
 from tabml.text.repository import Repository
 
 if TYPE_CHECKING:

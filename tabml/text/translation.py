@@ -7,9 +7,10 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, ClassVar
 
 from tabml.errors import OptionError
+from tabml.generation.arguments import check_texts, whole
+from tabml.generation.options import MAX_BEAMS, MAX_NEW_TOKENS
 from tabml.text._door import text_extra
-from tabml.text._model import TextModel, check_texts, whole
-from tabml.text.options import MAX_BEAMS, MAX_NEW_TOKENS
+from tabml.text._model import TextModel
 from tabml.text.repository import Repository
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from child import Child, fails, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tabml.generation.options import MAX_LOGPROBS
+from tabml.generation.results import Delta, TokenLogprob, ToolCall, Usage, joined
 from tabml.text import GenerationOptions, TextEmbedder, TextGenerator
-from tabml.text.options import MAX_LOGPROBS
-from tabml.text.results import Delta, Embeddings, TokenLogprob, ToolCall, Usage, joined, read_only
+from tabml.text.results import Embeddings, read_only
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.ml import ml_inference_pb2_grpc as ml_grpc
 from tabml_grpc.v1 import models_pb2, runtime_pb2, text_pb2, text_pb2_grpc

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tabml.errors import OptionError
-from tabml.text.options import GenerationOptions
-from tabml.text.streaming import Detokenizer, StopScanner
-from tabml.text.tools import parse_tool_calls
+from tabml.generation.options import GenerationOptions
+from tabml.generation.streaming import Detokenizer, StopScanner
+from tabml.generation.tools import parse_tool_calls
 
 BAD: list[dict[str, Any]] = [
     *({name: value} for name in ("temperature", "top_p", "min_p", "typical_p", "repetition_penalty",

@@ -23,9 +23,9 @@ from tabml.errors import (
     UnsafeModelError,
 )
 from tabml.files import FileRef, HeldFiles, MemoryProvider, ResidentFiles
+from tabml.generation.results import Delta, Usage, joined
+from tabml.generation.tools import with_tool_calls
 from tabml.text import GenerationOptions, TextGenerator
-from tabml.text.generation import _with_tool_calls
-from tabml.text.results import Delta, Usage, joined
 
 GREEDY = GenerationOptions(temperature=0, max_new_tokens=12)
 CHAT = [{"role": "user", "content": "hi"}]
@@ -143,13 +143,13 @@ def pieces(*texts: str) -> Iterator[Delta]:
 
 
 def test_tool_calls_are_held_back_and_come_whole() -> None:
-    found = list(_with_tool_calls(pieces("I ", "add", ".\n<to", 'ol_call>{"name": "add", ', '"arguments": {"a": 1}}')))
+    found = list(with_tool_calls(pieces("I ", "add", ".\n<to", 'ol_call>{"name": "add", ', '"arguments": {"a": 1}}')))
     assert "".join(delta.text for delta in found) == "I add.\n"
     assert found[-1].finish_reason == "tool_calls"
     assert [(call.name, json.loads(call.arguments)) for call in found[-1].tool_calls] == [("add", {"a": 1})]
-    bare = list(_with_tool_calls(pieces(' {"na', 'me": "add", "parameters": {}}')))
+    bare = list(with_tool_calls(pieces(' {"na', 'me": "add", "parameters": {}}')))
     assert [call.name for call in bare[-1].tool_calls] == ["add"]
-    none = list(_with_tool_calls(pieces("1 <", " 2 and <tool", "box>")))
+    none = list(with_tool_calls(pieces("1 <", " 2 and <tool", "box>")))
     assert "".join(delta.text for delta in none) == "1 < 2 and <toolbox>"
     assert none[-1].finish_reason == "stop"
 

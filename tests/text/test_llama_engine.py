@@ -29,8 +29,8 @@ from tabml.errors import (
 )
 from tabml.files import FileRef, MemoryProvider, default_provider, read_bytes
 from tabml.files.catalog import find
+from tabml.generation.results import joined
 from tabml.text import GenerationOptions, TextGenerator
-from tabml.text.results import joined
 
 NAME = "smollm2-135m-instruct"
 GREEDY = GenerationOptions(temperature=0, max_new_tokens=24)

@@ -15,7 +15,7 @@ import jinja2
 import pytest
 
 from tabml.errors import CorruptModelError, ModelClosedError, OptionError, UnsafeModelError
-from tabml.text.templates import MAX_TEMPLATE, ChatTemplate
+from tabml.generation.templates import MAX_TEMPLATE, ChatTemplate
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -349,7 +349,7 @@ def test_limits_that_are_lower_already_stay(run_python: Any) -> None:
         import resource
         resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))
         resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))
-        from tabml.text.templates import ChatTemplate
+        from tabml.generation.templates import ChatTemplate
         template = ChatTemplate("{{ messages[0].content }}")
         print(template.render([{"role": "user", "content": "fine"}]))
         template.close()
@@ -401,7 +401,7 @@ def test_the_child_ends_with_its_parent(run_python: Any) -> None:
     ended = run_python(
         """
         import os
-        from tabml.text.templates import ChatTemplate
+        from tabml.generation.templates import ChatTemplate
         template = ChatTemplate("x")
         template.start()
         print(template._child.pid, flush=True)
@@ -418,7 +418,7 @@ def test_the_child_ends_with_its_parent(run_python: Any) -> None:
 def test_a_child_that_is_busy_ends_soon_after_its_parent() -> None:
     """It doesn't read stdin then: the kernel ends it, by its processor time."""
     code = (
-        "from tabml.text.templates import ChatTemplate\n"
+        "from tabml.generation.templates import ChatTemplate\n"
         "template = ChatTemplate('{% if messages %}{{ 9**(9**(messages | length + 8)) }}{% endif %}', timeout_s=1.0)\n"
         "template.start()\n"
         "print(template._child.pid, flush=True)\n"

@@ -16,8 +16,8 @@ import pytest
 
 from tabml.cancellation import Cancellation
 from tabml.errors import CallCancelledError, InferenceError, ModelClosedError, OptionError
-from tabml.text.options import GenerationOptions
-from tabml.text.results import Delta, joined
+from tabml.generation.options import GenerationOptions
+from tabml.generation.results import Delta, joined
 
 GREEDY = GenerationOptions(temperature=0, max_new_tokens=24)
 PROMPTS = [

@@ -26,13 +26,13 @@ from tabml.errors import (
     ModelForkedError,
     OptionError,
 )
+from tabml.generation.calls import Answers, handed_over, room_of
+from tabml.generation.options import GenerationOptions
+from tabml.generation.results import Delta, FinishReason, TokenLogprob, Usage
+from tabml.generation.streaming import StopScanner
 from tabml.text._llama.native import Event, NativeServer
-from tabml.text.calls import Answers, handed_over, room_of
 from tabml.text.engine import NO_BEAMS, EngineName
 from tabml.text.grammars import TOO_COMPLICATED, Follower, lark
-from tabml.text.options import GenerationOptions
-from tabml.text.results import Delta, FinishReason, TokenLogprob, Usage
-from tabml.text.streaming import StopScanner
 
 SLOTS = 8
 """Answers that run at a time; the rest wait."""

@@ -20,19 +20,19 @@ import torch
 
 from tabml.cancellation import Cancellation
 from tabml.errors import CapacityError, InferenceError, ModelClosedError, OptionError
+from tabml.generation.calls import Answers, handed_over, room_of
+from tabml.generation.options import GenerationOptions
+from tabml.generation.results import Delta, FinishReason, TokenLogprob, Usage
+from tabml.generation.streaming import Detokenizer, StopScanner
 from tabml.text._torch.adapters import Adapter, Rows, put_into, read_adapter
 from tabml.text._torch.cache import SlotCache
 from tabml.text._torch.grammar import Grammars
 from tabml.text._torch.lookup import PromptLookup
 from tabml.text._torch.packing import weight_bytes
 from tabml.text._torch.sampling import Sampler, log_probabilities
-from tabml.text.calls import Answers, handed_over, room_of
 from tabml.text.engine import NO_BEAMS, EngineName
 from tabml.text.grammars import TOO_COMPLICATED
-from tabml.text.options import GenerationOptions
 from tabml.text.repository import Repository
-from tabml.text.results import Delta, FinishReason, TokenLogprob, Usage
-from tabml.text.streaming import Detokenizer, StopScanner
 
 log = logging.getLogger("tabml.text")
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from tabml.errors import OptionError, UnavailableHereError
+from tabml.generation.options import GenerationOptions
 from tabml.text.grammars import lark
-from tabml.text.options import GenerationOptions
 
 
 class Grammars:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from tabml.errors import OptionError
+from tabml.generation.options import GenerationOptions
 from tabml.text._torch.grammar import Matcher
-from tabml.text.options import GenerationOptions
 
 _CANDIDATES = 256
 

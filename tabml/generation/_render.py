@@ -1,4 +1,4 @@
-"""Renders one chat template, as the child of :mod:`tabml.text.templates`: the template is foreign code.
+"""Renders one chat template, as the child of :mod:`tabml.generation.templates`: the template is foreign code.
 
 Only the standard library and jinja2, so that it starts quickly. A message is its length in 4 bytes and JSON.
 The environment is that of transformers: same whitespace, extensions, filters and globals.

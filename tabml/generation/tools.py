@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from tabml.text.results import ToolCall
+from tabml.generation.results import Delta, ToolCall
 
 OPENERS = ("<tool_call>", "[TOOL_CALLS]", "<|python_tag|>", "<function=")
 """What begins a call: Hermes and Qwen, Mistral, Llama 3, Llama 3.1."""
@@ -65,3 +66,36 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def with_tool_calls(deltas: Iterator[Delta]) -> Iterator[Delta]:
+    """Holds back what may be a call, and gives calls with an answer's last delta."""
+    shown: dict[int, str] = {}
+    held: dict[int, str] = {}
+    for delta in deltas:
+        text = held.pop(delta.index, "") + delta.text
+        if delta.finish_reason is not None:
+            text, calls = parse_tool_calls(text)
+            reason = "tool_calls" if calls and delta.finish_reason == "stop" else delta.finish_reason
+            yield replace(delta, text=text, tool_calls=calls, finish_reason=reason)
+            continue
+        keep = _may_be_call(text, begin=not shown.get(delta.index))
+        held[delta.index], text = text[len(text) - keep :], text[: len(text) - keep]
+        shown[delta.index] = shown.get(delta.index, "") + text
+        yield replace(delta, text=text)
+
+
+def _may_be_call(text: str, *, begin: bool) -> int:
+    """How many characters at the end of ``text`` may be, or begin, a call."""
+    if begin and (not text.strip() or text.lstrip()[0] in "{["):
+        return len(text)
+    most = 0
+    for opener in OPENERS:
+        at = text.find(opener)
+        if at >= 0:
+            most = max(most, len(text) - at)
+        for length in range(min(len(opener) - 1, len(text)), most, -1):
+            if text.endswith(opener[:length]):
+                most = length
+                break
+    return most

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 from tabml.cancellation import Cancellation
 from tabml.errors import CallCancelledError, OptionError
-from tabml.text.results import Delta
+from tabml.generation.results import Delta
 
 Answers = queue.SimpleQueue[Delta | BaseException]
 """What a thread says of one call: deltas, the last one with the usage, or the error that ends it."""
