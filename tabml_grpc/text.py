@@ -21,10 +21,11 @@ from tabml_grpc.v1 import text_pb2 as v1
 if TYPE_CHECKING:
     from tabml.generation.options import GenerationOptions
     from tabml.generation.results import Delta
-    from tabml.pipelines.text import LoadedText
 
 OPTIONS = "tabml-options-bin"
 """Metadata of ``ml`` calls: a serialised Sampling."""
+GENERATORS = ("text-generation", "litert-lm")
+"""Pipelines whose models write text."""
 _THREADS = 64
 Value = TypeVar("Value")
 
@@ -37,7 +38,7 @@ class Text:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="text")
 
     @asynccontextmanager
-    async def _borrowed(self, model: str, call: Call, *fits: str) -> AsyncIterator[Any]:
+    async def borrowed(self, model: str, call: Call, *fits: str) -> AsyncIterator[Any]:
         """The model that a call means, when it is of one of these pipelines or of a class made from theirs.
 
         Raises:
@@ -45,7 +46,7 @@ class Text:
         """
         name = self._models.named(model)
         with self._models.borrow(name, call) as loaded:
-            found = getattr(cast("LoadedText", loaded), "model", None)
+            found = getattr(loaded, "model", None)
             if not any(isinstance(found, _kind(pipeline)) for pipeline in fits):
                 raise ModelKindError(
                     f"model={name!r} is a model for {loaded.pipeline.name}, not for {' or '.join(fits)}"
@@ -54,7 +55,7 @@ class Text:
 
     async def run(self, model: str, call: Call, work: Callable[[Any], Value], *fits: str) -> Value:
         """What ``work`` gives for the model; it is cancelled with the call."""
-        async with self._borrowed(model, call, *fits) as found:
+        async with self.borrowed(model, call, *fits) as found:
             cancellation = Cancellation()
 
             def job() -> Value:
@@ -74,7 +75,7 @@ class Text:
         self, model: str, call: Call, work: Callable[[Any], Iterator[Delta]], write: Callable[[Delta], Answer]
     ) -> None:
         """Send what ``work`` gives, piece by piece; it ends within a step when the call ends."""
-        async with self._borrowed(model, call, "text-generation") as found:
+        async with self.borrowed(model, call, *GENERATORS) as found:
             loop, cancellation = asyncio.get_running_loop(), Cancellation()
             deltas: asyncio.Queue[Delta | None] = asyncio.Queue()
 

@@ -23,7 +23,10 @@ from tabml.files.types import check_name
 if TYPE_CHECKING:
     from typing import Self, Unpack
 
+    from tabml.edge import LiteLM, LiteModel
     from tabml.files import FileProvider
+    from tabml.files.sources import ModelSource
+    from tabml.lifecycle import LazyModel
     from tabml.text import (
         MaskFiller,
         QuestionAnswerer,
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
         Translator,
         ZeroShotClassifier,
     )
-    from tabml.text._model import ModelSource, TextModel
 
     class TextOptions(TypedDict, total=False):
         """What every text model takes."""
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
 Value = bool | int | float | str
 Family = Literal["vision", "text", "audio", "edge"]
 MAX_MODEL_ID = 256
+_ONE_FILE: Mapping[str, tuple[str, ...]] = {"text": (".gguf",), "edge": (".tflite", ".litertlm", ".task")}
+"""How names of models end that are one file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +160,7 @@ _CATEGORIES = tuple(
     Option(name=f"category_{kind}list", default="", range="names, separated by commas") for kind in ("allow", "deny")
 )
 _ML = "/ml.MediapipeService/"
+_TEXT, _EDGE = "/tabml.v1.TextService/", "/tabml.v1.EdgeService/"
 _ANALYZE = ("/tabml.v1.VisionService/Analyze", "/tabml.v1.VisionService/StreamAnalyze")
 
 
@@ -174,7 +179,7 @@ def _text(
         factory=f"tabml.text.{factory}",
         models=models,
         options=(*_PLACEMENT, *options),
-        capabilities=tuple(f"/tabml.v1.TextService/{rpc}" for rpc in capabilities),
+        capabilities=tuple(f"{_TEXT}{rpc}" for rpc in capabilities),
     )
 
 
@@ -378,7 +383,28 @@ PIPELINES: Mapping[str, Pipeline] = {
             "audio", "automatic-speech-recognition", "text-to-speech", "audio-classification",
             "audio-feature-extraction",
         ),
-        *_later("edge", "litert", "litert-lm"),
+        Pipeline(
+            name="litert",
+            family="edge",
+            factory="tabml.edge.models:LiteModel",
+            options=(
+                Option(name="threads", default=0, range="a whole number from 1 to 64; 0 for every core"),
+                Option(name="accelerator", default="cpu", range="'cpu', 'gpu', 'npu' or 'auto'"),
+            ),
+            capabilities=tuple(f"{_EDGE}{rpc}" for rpc in ("Describe", "Run", "StreamRun", "Benchmark")),
+        ),
+        Pipeline(
+            name="litert-lm",
+            family="edge",
+            factory="tabml.edge.lm:LiteLM",
+            options=(
+                Option(name="device", default="cpu", range="'cpu' or 'gpu'"),
+                Option(name="threads", default=0, range="a whole number from 1 to 64; 0 for every core"),
+                Option(name="context_length", default=0, range="tokens, at least 16; 0 for what the file says"),
+                Option(name="conversations", default=4, range="a whole number from 0 to 64"),
+            ),
+            capabilities=(f"{_EDGE}Generate", f"{_EDGE}Benchmark", f"{_TEXT}Generate", f"{_TEXT}Chat"),
+        ),
     )
 }  # fmt: skip
 """Every pipeline by name. The names of text and audio are the Hugging Face hub's."""
@@ -461,7 +487,8 @@ def model_spec(
         architecture: For text models the class (``LlamaForCausalLM``) or model type (``llama``) that it must be;
             empty for vision models, which have one each.
         options: The pipeline's options, as values or as texts.
-        file: The model's file; needed for a vision model that isn't in the catalog, and for GGUF.
+        file: The model's file; needed for a model that isn't in the catalog, unless ``model_id`` ends with the name of
+            one, as in ``me/model/model.litertlm``, or is a folder of a text model.
         revision: The version, where the provider knows versions.
 
     Raises:
@@ -481,7 +508,7 @@ def model_spec(
     entry = load_catalog().get(model_id)
     asked = find_pipeline(pipeline) if pipeline else None
     known = [one for one in PIPELINES.values() if model_id in one.models]
-    if known and asked is not None and asked not in known:
+    if known and asked is not None and asked not in known and asked.family != "edge":
         raise ModelKindError(
             f"model_id={model_id!r} is a model for {' and '.join(one.name for one in known)}, not for {asked.name}"
         )
@@ -497,10 +524,10 @@ def model_spec(
         ref = FileRef(model_id, entry.file, revision or None)
     elif file:
         ref = FileRef(model_id, file, revision or None)
+    elif (parts := model_id.rpartition("/"))[0] and parts[2].endswith(_ONE_FILE.get(chosen.family, ())):
+        ref = FileRef(parts[0], parts[2], revision or None)
     elif is_text:
-        repo, _, name = model_id.rpartition("/")
-        gguf = name.endswith(".gguf") and repo
-        ref = FileRef(repo, name, revision or None) if gguf else FileRef(model_id, "config.json", revision or None)
+        ref = FileRef(model_id, "config.json", revision or None)
     else:
         others = f", or take one of {', '.join(chosen.models)}" if chosen.models else ""
         raise ModelFileNotFoundError(f"model_id={model_id!r} is not in the catalog; say its file{others}")
@@ -525,9 +552,18 @@ def _check_options(pipeline: Pipeline, spec: ModelSpec) -> None:
 
         make(pipeline, spec.ref.repo, dict(spec.options), None, stream=False)
     else:
-        from tabml.pipelines.text import make_text
+        _shared(pipeline, spec, None)
 
-        make_text(pipeline, spec, None)
+
+def _shared(pipeline: Pipeline, spec: ModelSpec, files: HeldFiles | None) -> Any:
+    """A model of another family than vision; nothing is fetched yet."""
+    if pipeline.family == "edge":
+        from tabml.pipelines.edge import make_edge
+
+        return make_edge(pipeline, spec, files)
+    from tabml.pipelines.text import make_text
+
+    return make_text(pipeline, spec, files)
 
 
 @overload
@@ -570,15 +606,37 @@ def open_pipeline(task: Literal["fill-mask"], model: ModelSource, **options: Unp
 @overload
 def open_pipeline(task: Literal["tokenization"], model: ModelSource, **options: Unpack[TextOptions]) -> Tokenizer: ...
 @overload
-def open_pipeline(task: str, model: ModelSource, **options: Any) -> TextModel[Any]: ...
-def open_pipeline(task: str, model: ModelSource, **options: Any) -> TextModel[Any]:
-    """A text model by its task; nothing is fetched yet.
+def open_pipeline(
+    task: Literal["litert-lm"],
+    model: ModelSource,
+    *,
+    files: FileProvider | None = None,
+    revision: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    context_length: int | None = None,
+    conversations: int = 4,
+) -> LiteLM: ...
+@overload
+def open_pipeline(
+    task: Literal["litert"],
+    model: ModelSource,
+    *,
+    files: FileProvider | None = None,
+    revision: str | None = None,
+    threads: int | None = None,
+    accelerator: str = "cpu",
+) -> LiteModel: ...
+@overload
+def open_pipeline(task: str, model: ModelSource, **options: Any) -> LazyModel[Any]: ...
+def open_pipeline(task: str, model: ModelSource, **options: Any) -> Any:
+    """A text or edge model by its task; nothing is fetched yet.
 
     Args:
-        task: A name of the family ``text`` in :func:`known_pipelines`, such as ``text-generation``.
-        model: As :class:`tabml.text.TextGenerator` takes it.
-        **options: ``files``, ``revision``, ``architecture``, ``device``, ``dtype``, ``quantization``;
-            for ``text-generation`` also ``engine`` and ``context_length``.
+        task: A name of the families ``text`` and ``edge`` in :func:`known_pipelines`, such as ``text-generation``.
+        model: As its class takes it, such as :class:`tabml.text.TextGenerator`.
+        **options: Of its class; for text ``files``, ``revision``, ``architecture``, ``device``, ``dtype``,
+            ``quantization``, and for ``text-generation`` also ``engine`` and ``context_length``.
 
     Raises:
         PipelineNotFoundError: there is no such task; the message names a close one.
@@ -586,17 +644,16 @@ def open_pipeline(task: str, model: ModelSource, **options: Any) -> TextModel[An
         OptionError: an option is not allowed.
     """
     pipeline = find_pipeline(task)
-    if pipeline.family != "text":
-        tasks = ", ".join(each.name for each in known_pipelines().values() if each.family == "text")
-        raise ModelKindError(f"task={task!r:.80} is one of {pipeline.family}; tasks on text: {tasks}")
-    from tabml.pipelines.text import class_of
+    if not pipeline.factory:
+        tasks = ", ".join(each.name for each in known_pipelines().values() if each.factory)
+        raise ModelKindError(f"task={task!r:.80} is one of {pipeline.family}; tasks that are opened by name: {tasks}")
+    from tabml.pipelines.shared import class_of
 
     kind = class_of(pipeline)
     unknown = sorted(set(options) - set(inspect.signature(kind).parameters))
     if unknown:
         raise OptionError(f"{unknown[0]!r:.80} is not an option of {pipeline.name}")
-    opened: TextModel[Any] = kind(model, **options)
-    return opened
+    return kind(model, **options)
 
 
 class Loaded(Protocol):
@@ -636,13 +693,14 @@ def open_model(spec: ModelSpec, files: HeldFiles) -> Loaded:
         spec: Which model.
         files: Where its files come from; closed with the model.
     """
-    if find_pipeline(spec.pipeline).family == "vision":
+    pipeline = find_pipeline(spec.pipeline)
+    if pipeline.family == "vision":
         from tabml.pipelines.vision import LoadedVision
 
         return LoadedVision(spec, files)
-    from tabml.pipelines.text import LoadedText
+    from tabml.pipelines.shared import SharedModel
 
-    return LoadedText(spec, files)
+    return SharedModel(spec, files, _shared(pipeline, spec, files))
 
 
 def prewarm(family: str) -> None:

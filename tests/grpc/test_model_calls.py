@@ -215,8 +215,9 @@ def test_pipelines_are_listed_with_what_is_not_here_yet(server: Child) -> None:
     assert face.models[0] == "face_detector"
     assert ("min_detection_confidence", "float", "0.5") in [(o.name, o.type, o.default) for o in face.options]
     assert listed["text-generation"].available
-    assert not listed["litert-lm"].available
-    assert "later release" in listed["litert-lm"].reason
+    assert listed["litert-lm"].available
+    assert not listed["text-to-speech"].available
+    assert "later release" in listed["text-to-speech"].reason
     methods = {each.name: each for each in server.runtime.GetInfo(runtime_pb2.GetInfoRequest()).methods}
     assert methods["/ml.MediapipeService/DetectFaces"].available
     assert methods["/ml.TransformersService/GenerateText"].available

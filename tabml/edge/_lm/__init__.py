@@ -1,0 +1,1 @@
+"""LiteRT-LM behind one door: :mod:`tabml.edge.lm` imports it when a model is opened."""

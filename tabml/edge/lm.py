@@ -1,0 +1,312 @@
+"""Language models made for devices: ``.litertlm`` and ``.task`` files, run by Google's LiteRT-LM."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import wave
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tabml.cancellation import Cancellation, current_cancellation
+from tabml.errors import MissingExtraError, ModelKindError, OptionError
+from tabml.files import FileProvider
+from tabml.files.sources import ModelSource, resolve
+from tabml.generation.arguments import check_text, one_of, whole
+from tabml.generation.generator import Generator
+from tabml.generation.messages import MAX_PROMPT_BYTES, Message, check_messages
+from tabml.generation.options import GenerationOptions
+from tabml.generation.results import Delta
+from tabml.generation.templates import ChatTemplate
+from tabml.generation.tools import with_tool_calls
+from tabml.lifecycle import LazyModel
+
+if TYPE_CHECKING:
+    from tabml.edge._lm.loading import Device, OpenedLm
+
+ENDINGS = (".litertlm", ".task")
+_DEVICES = ("cpu", "gpu")
+_JOINER = "\u2060"
+_MAX_SIDE, _MAX_SECONDS, _RATE = 8192, 3600, 16_000
+_MAX_PARTS = 64
+_MAX_THREADS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LmSpeed:
+    """LiteRT-LM's own measurement of a model."""
+
+    prefill_tokens_per_second: float
+    """Of a prompt."""
+    decode_tokens_per_second: float
+    """Of an answer."""
+    time_to_first_token_s: float
+    """Seconds from the prompt to the first token."""
+    load_s: float
+    """Seconds to open the engine."""
+    threads: int
+    """That computed."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+class LiteLM(LazyModel["OpenedLm"], Generator):
+    """A language model on LiteRT-LM: ``generate`` and ``stream`` for prompts, ``chat`` and ``stream_chat`` for messages.
+
+    Calls of several threads are answered one after another. Each further turn of a chat reads only what is new: the last
+    ``conversations`` stay in memory.
+    """
+
+    task = "litert-lm"
+
+    def __init__(
+        self,
+        model: ModelSource,
+        *,
+        files: FileProvider | None = None,
+        revision: str | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+        context_length: int | None = None,
+        conversations: int = 4,
+    ) -> None:
+        """Nothing is fetched yet.
+
+        Args:
+            model: The path of a ``.litertlm`` or ``.task`` file as a ``Path``; a file of ``files`` as a
+                :class:`~tabml.files.FileRef`; or a name of the catalog.
+            files: Where the file comes from; the catalog when None.
+            revision: The version, where ``files`` knows versions.
+            device: ``cpu``, or ``gpu``, which is tried in a process of its own and never replaced by the other.
+            threads: For ``cpu``, 1 to 64; the cores of this machine when None.
+            context_length: Tokens of prompt and answer together, at least 16; as the file says when None. A shorter one is
+                quicker where the file allows it, since the whole of it is read for every token.
+            conversations: How many stay in memory, 0 to 64; each may take as much as the context.
+
+        Raises:
+            OptionError: an option is not allowed.
+            ModelFileNotFoundError: ``model`` is neither of the catalog nor of ``files``.
+        """
+        super().__init__(str(model))
+        one_of("device", device, _DEVICES)
+        self._device: Device = "gpu" if device == "gpu" else "cpu"
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._threads = min(cores, _MAX_THREADS) if threads is None else whole("threads", threads, 1, _MAX_THREADS)
+        self._context_length = context_length and whole("context_length", context_length, 16, 1 << 24)
+        self._keep = whole("conversations", conversations, 0, 64)
+        self._provider, self._ref = resolve(model, files, revision)
+        if not self._ref.path.endswith(ENDINGS):
+            raise OptionError(f"model={str(model)!r:.80} must be a file that ends with {' or '.join(ENDINGS)}")
+
+    def _open(self) -> OpenedLm:
+        try:
+            from tabml.edge._lm.loading import open_lm
+        except ImportError as problem:
+            raise MissingExtraError("edge", (problem.name or "litert-lm-api").partition(".")[0]) from problem
+        return open_lm(
+            self._provider, self._ref, device=self._device, threads=self._threads,
+            context_length=self._context_length, keep=self._keep,
+        )  # fmt: skip
+
+    def _free(self, loaded: OpenedLm) -> None:
+        loaded.close()
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and answer together, at the most; loads the model."""
+        return self._ready().turns.context_length
+
+    @property
+    def engine(self) -> str:
+        """Which engine runs it; loads the model."""
+        return self._ready().turns.name
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """What messages may hold: ``text``, and ``image`` and ``audio`` where the file has what they need; loads the model."""
+        container = self._ready().container
+        return ("text", *(["image"] if container.takes_pictures else []), *(["audio"] if container.takes_sound else []))
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text has, without any that the model adds."""
+        opened = self._ready()
+        return len(opened.turns.encode(_as_text(check_text("text", text, MAX_PROMPT_BYTES), opened.control_tokens)))
+
+    def stream(
+        self, prompt: str, options: GenerationOptions | None = None, *, parse_special: bool = False
+    ) -> Iterator[Delta]:
+        """:meth:`generate`, piece by piece: the texts of the deltas join to the whole. Closing it ends the work.
+
+        Control tokens that are text get a word joiner (U+2060) behind their first character: LiteRT-LM takes text only.
+        """
+        opened = self._ready()
+        text = check_text("prompt", prompt, MAX_PROMPT_BYTES)
+        return _run(opened, text if parse_special else _as_text(text, opened.control_tokens), [], options)
+
+    def stream_chat(
+        self,
+        messages: Sequence[Message],
+        options: GenerationOptions | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        continue_last: bool = False,
+        template_options: Mapping[str, Any] | None = None,
+    ) -> Iterator[Delta]:
+        """:meth:`chat`, piece by piece. Tool calls come whole, with the last delta.
+
+        A content may be a list of parts: ``{"type": "text", "text": …}``; for a model that :attr:`takes` them
+        ``{"type": "image", "image": array}`` with shape (height, width, 3), uint8, RGB, and
+        ``{"type": "audio", "audio": array}`` with shape (samples,), float32, -1 to 1, 16 kHz.
+        """
+        opened = self._ready()
+        chat = check_messages(messages)
+        parts = [part for message in chat for part in self._content(opened, message)]
+        if len(parts) > _MAX_PARTS:
+            raise OptionError(f"messages have {len(parts)} pictures and sounds; the limit is {_MAX_PARTS}")
+        text = _template(opened, self._ref.repo).render(
+            chat, tools=tools, add_generation_prompt=not continue_last, continue_final_message=continue_last,
+            extra=template_options,
+        )  # fmt: skip
+        deltas = _run(opened, text, parts, options)
+        return with_tool_calls(deltas) if tools else deltas
+
+    def render_chat(self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
+        """The prompt that the model's template makes of a conversation."""
+        return _template(self._ready(), self._ref.repo).render(check_messages(messages), tools=tools)
+
+    def benchmark(self, *, prefill_tokens: int = 256, decode_tokens: int = 128) -> LmSpeed:
+        """LiteRT-LM's own measurement, with an engine of its own beside this one.
+
+        Args:
+            prefill_tokens: To read, 1 to the context's length.
+            decode_tokens: To write, the same.
+
+        Raises:
+            OptionError: together they are more than the context.
+        """
+        for name, value in (("prefill_tokens", prefill_tokens), ("decode_tokens", decode_tokens)):
+            whole(name, value, 1, 1 << 24)
+        length = self.context_length
+        if prefill_tokens + decode_tokens > length:
+            raise OptionError(f"prefill_tokens + decode_tokens must be at most {length}, the length of the context")
+        from tabml.edge._lm.loading import measure_lm
+
+        load, first, read, wrote = measure_lm(
+            self._provider, self._ref, device=self._device, threads=self._threads, context_length=length,
+            tokens=(prefill_tokens, decode_tokens),
+        )  # fmt: skip
+        return LmSpeed(
+            prefill_tokens_per_second=read, decode_tokens_per_second=wrote, time_to_first_token_s=first, load_s=load,
+            threads=self._threads,
+        )  # fmt: skip
+
+    def _content(self, opened: OpenedLm, message: dict[str, Any]) -> list[dict[str, Any]]:
+        """Make the content of a message what the template takes; gives its pictures and sounds."""
+        content = message.get("content")
+        if isinstance(content, str):
+            message["content"] = _as_text(content, opened.control_tokens)
+            return []
+        parts: list[dict[str, Any]] = []
+        shown: list[dict[str, Any]] = []
+        for part in content or []:
+            kind = part.get("type") if isinstance(part, Mapping) else None
+            if kind == "text":
+                shown.append(
+                    {"type": "text", "text": _as_text(check_text("text", part.get("text")), opened.control_tokens)}
+                )
+                continue
+            if kind not in ("image", "audio"):
+                raise OptionError(f"content={part!r:.60} must be parts of type text, image or audio")
+            if kind not in self.takes:
+                raise ModelKindError(f"{self._ref.repo} takes {' and '.join(self.takes)}, no {kind}")
+            parts.append({"type": kind, "blob": base64.b64encode(_ENCODERS[kind](part.get(kind))).decode()})
+            shown.append({"type": kind})
+        if content is not None:
+            message["content"] = shown
+        return parts
+
+
+def _run(
+    opened: OpenedLm, prompt: str, parts: Sequence[Mapping[str, Any]], options: GenerationOptions | None
+) -> Iterator[Delta]:
+    cancellation = current_cancellation() or Cancellation()
+    prompt = prompt.removeprefix(opened.start_text)  # LiteRT-LM writes it itself
+    return opened.turns.stream(prompt, parts, options or GenerationOptions(), cancellation)
+
+
+def _template(opened: OpenedLm, name: str) -> ChatTemplate:
+    if opened.template is None:
+        raise ModelKindError(f"{name} has no chat template; use generate with a prompt of your own")
+    return opened.template
+
+
+def _as_text(text: str, control_tokens: frozenset[str]) -> str:
+    """The text with its control tokens broken, so that they are read as text."""
+    for token in control_tokens:
+        if token in text:
+            text = text.replace(token, token[0] + _JOINER + token[1:])
+    return text
+
+
+def _png(picture: object) -> bytes:
+    """A picture as a file.
+
+    Raises:
+        OptionError: it isn't one.
+        MissingExtraError: Pillow is not installed.
+    """
+    if (
+        not isinstance(picture, np.ndarray)
+        or picture.dtype != np.uint8
+        or picture.ndim != 3
+        or picture.shape[2] != 3
+        or not 1 <= min(picture.shape[:2]) <= max(picture.shape[:2]) <= _MAX_SIDE
+    ):
+        raise OptionError(
+            f"image={_shown(picture)} must be an RGB array of uint8, (height, width, 3), at most {_MAX_SIDE} a side"
+        )
+    try:
+        from PIL import Image
+    except ImportError:
+        raise MissingExtraError("vision", "pillow") from None
+    sink = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(sink, "PNG", compress_level=1)
+    return sink.getvalue()
+
+
+def _wav(sound: object) -> bytes:
+    """A sound as a file.
+
+    Raises:
+        OptionError: it isn't one.
+    """
+    if (
+        not isinstance(sound, np.ndarray)
+        or sound.dtype != np.float32
+        or sound.ndim != 1
+        or not 1 <= len(sound) <= _MAX_SECONDS * _RATE
+        or not np.isfinite(sound).all()
+    ):
+        raise OptionError(
+            f"audio={_shown(sound)} must be an array of finite float32, (samples,), 16 kHz, at most an hour"
+        )
+    sink = io.BytesIO()
+    with wave.open(sink, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(_RATE)
+        file.writeframes((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
+    return sink.getvalue()
+
+
+_ENCODERS = {"image": _png, "audio": _wav}
+
+
+def _shown(value: object) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__

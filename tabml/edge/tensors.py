@@ -1,0 +1,91 @@
+"""What users give a model, as the arrays its inputs are: each lie is told with the input's name, nothing is guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tabml._litert.specs import Signature, TensorSpec
+from tabml.errors import OptionError
+
+Inputs = Mapping[str, ArrayLike] | Sequence[ArrayLike] | NDArray[Any]
+"""By name; in the model's order; or the array of a model with one input."""
+
+
+def arrays_for(signature: Signature, given: Inputs, *, quantize: bool, allow_nan: bool) -> list[NDArray[Any]]:
+    """One array for each input, in the model's order.
+
+    Raises:
+        OptionError: an input is missing or unknown, or an array has another type or shape, or a NaN.
+    """
+    specs = signature.inputs
+    if isinstance(given, Mapping):
+        if len(given) != len(specs) or any(spec.name not in given for spec in specs):
+            known = {spec.name for spec in specs}
+            strange = sorted(map(str, set(given) - known))
+            said = f"{strange[0]!r:.80} is none" if strange else f"{sorted(known - set(given))[0]!r} is missing"
+            raise OptionError(f"inputs: {said}; the model takes {_listed(specs)}")
+        values: Sequence[ArrayLike] = [given[spec.name] for spec in specs]
+    elif isinstance(given, np.ndarray):
+        values = [given]
+    elif isinstance(given, Sequence) and not isinstance(given, str | bytes):
+        values = given
+    else:
+        raise OptionError(f"inputs={given!r:.60} must be a mapping of names to arrays, a list of arrays, or an array")
+    if len(values) != len(specs):
+        raise OptionError(f"inputs: {len(values)} given; the model takes {_listed(specs)}")
+    return [
+        _fitting(spec, value, quantize=quantize, allow_nan=allow_nan) for spec, value in zip(specs, values, strict=True)
+    ]
+
+
+def _fitting(spec: TensorSpec, value: ArrayLike, *, quantize: bool, allow_nan: bool) -> NDArray[Any]:
+    array = value if isinstance(value, np.ndarray) else _converted(spec, value, real=quantize and spec.is_quantized)
+    if quantize and spec.is_quantized and array.dtype.kind == "f":
+        array = spec.quantize(array)
+    if array.dtype != spec.dtype:
+        if spec.dtype.kind == "S" and array.dtype.kind in "SU":
+            array = np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
+        else:
+            hint = ""
+            if spec.is_quantized and array.dtype.kind == "f":
+                hint = "; real numbers go with quantize=True"
+            elif spec.dtype.kind != "S":
+                hint = f"; say array.astype(np.{spec.dtype})"
+            raise OptionError(f"inputs[{spec.name!r}] must be {spec}, not {array.dtype} {array.shape}{hint}")
+    if array.shape != spec.shape and not spec.accepts(array.shape):
+        raise OptionError(
+            f"inputs[{spec.name!r}] must be {spec}, not {array.dtype} {array.shape}{_remedy(spec, array)}"
+        )
+    if not allow_nan and array.dtype.kind == "f" and array.size and np.isnan(np.minimum.reduce(array, axis=None)):
+        raise OptionError(f"inputs[{spec.name!r}] has a NaN; open the model with allow_nan=True if it takes them")
+    return array
+
+
+def _converted(spec: TensorSpec, value: ArrayLike, *, real: bool) -> NDArray[Any]:
+    """Numbers that are no array yet, in the input's type when it can hold them."""
+    try:
+        array = np.asarray(value)
+        if array.dtype == spec.dtype or array.dtype.kind in "SUO" or real:
+            return array
+        with np.errstate(all="ignore"):
+            fitting = array.astype(spec.dtype)
+        same = spec.dtype.kind == "f" or np.array_equal(fitting, array)
+    except (ValueError, TypeError, OverflowError) as problem:
+        raise OptionError(f"inputs[{spec.name!r}] can't be made an array: {problem}") from None
+    return fitting if same else array
+
+
+def _remedy(spec: TensorSpec, array: NDArray[Any]) -> str:
+    if array.shape == spec.shape[1:] and spec.shape[:1] == (1,):
+        return "; say array[None]"
+    if len(array.shape) == len(spec.shape) and array.size:
+        return f"; for this shape say model.resize({{{spec.name!r}: {array.shape}}}) first"
+    return ""
+
+
+def _listed(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"{spec.name!r}: {spec}" for spec in specs) or "nothing"
