@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INPUTS := pyproject.toml constraints.txt
 
 GENERATOR := $(VENV)/protoc
-PROTOS := tabml_grpc/ml/ml_inference.proto $(addprefix tabml_grpc/v1/,files.proto models.proto runtime.proto text.proto vision.proto)
+PROTOS := tabml_grpc/ml/ml_inference.proto $(addprefix tabml_grpc/v1/,files.proto models.proto runtime.proto text.proto vision.proto edge.proto)
 PROTO_OUT ?= .
 
 .PHONY: help demo test bench soak protos clean

@@ -102,23 +102,29 @@ def messages_from_v1(messages: Iterable[v1.Message]) -> list[dict[str, Any]]:
     Raises:
         RequestError: the arguments of a tool call are not JSON.
     """
-    found = []
-    for message in messages:
-        one: dict[str, Any] = {"role": message.role, "content": message.content}
-        if message.tool_calls:
-            one["tool_calls"] = [
-                {
-                    "id": call.id,
-                    "type": "function",
-                    "function": {"name": call.name, "arguments": json_of("arguments_json", call.arguments_json, dict)},
-                }
-                for call in message.tool_calls
-            ]
-        for name in ("tool_call_id", "name"):
-            if value := getattr(message, name):
-                one[name] = value
-        found.append(one)
-    return found
+    return [message_from_v1(message, message.content) for message in messages]
+
+
+def message_from_v1(message: Any, content: Any) -> dict[str, Any]:
+    """One message, of either kind, with its content.
+
+    Raises:
+        RequestError: the arguments of a tool call are not JSON.
+    """
+    one: dict[str, Any] = {"role": message.role, "content": content}
+    if message.tool_calls:
+        one["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": json_of("arguments_json", call.arguments_json, dict)},
+            }
+            for call in message.tool_calls
+        ]
+    for name in ("tool_call_id", "name"):
+        if value := getattr(message, name):
+            one[name] = value
+    return one
 
 
 def json_of(name: str, text: str, kind: type) -> Any:

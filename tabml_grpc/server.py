@@ -26,6 +26,7 @@ from tabml.files.catalog import AssembledFiles
 from tabml.files.fallback import FallbackProvider
 from tabml.pipelines import prewarm
 from tabml_grpc.calls import Call, CallClass, Calls, parsed
+from tabml_grpc.edge import EdgeService
 from tabml_grpc.flags import Settings
 from tabml_grpc.logs import LogRing
 from tabml_grpc.ml import ml_inference_pb2 as ml
@@ -34,7 +35,7 @@ from tabml_grpc.parent import ParentFiles
 from tabml_grpc.runtime import PROTOCOL, RuntimeService
 from tabml_grpc.streams import Vision
 from tabml_grpc.text import Text, TextService, TransformersService
-from tabml_grpc.v1 import models_pb2, runtime_pb2, text_pb2, vision_pb2
+from tabml_grpc.v1 import edge_pb2, models_pb2, runtime_pb2, text_pb2, vision_pb2
 from tabml_grpc.vision import MediapipeService, VisionService
 from tabml_grpc.workers import Workers
 
@@ -203,7 +204,7 @@ class Server:
         settings, calls = self._settings, self._calls
         vision = Vision(self._models, self._workers)
         runtime = RuntimeService(calls, self._models, settings, self._ring, self._loads, self.drain)
-        seeing, writing = "vision" in settings.services, "text" in settings.services
+        seeing, writing, on_device = (family in settings.services for family in ("vision", "text", "edge"))
         text = Text(self._models)
         nothing = object()
         v1_vision = vision_pb2.DESCRIPTOR.services_by_name["VisionService"]
@@ -227,6 +228,11 @@ class Server:
                 _later if seeing else _disabled("vision"),
             ),
             (v1_vision, VisionService(vision) if seeing else nothing, _later if seeing else _disabled("vision")),
+            (
+                edge_pb2.DESCRIPTOR.services_by_name["EdgeService"],
+                EdgeService(text) if on_device else nothing,
+                _later if on_device else _disabled("edge"),
+            ),
         ]
         names = [service.full_name for service, _, _ in services]
         if settings.reflection:

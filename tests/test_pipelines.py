@@ -35,23 +35,25 @@ from tabml.vision import FaceDetector, Frame, HandDetector, HandTracker, PoseTra
 
 NOBODYS = next(name for name in load_catalog() if not any(name in pipeline.models for pipeline in PIPELINES.values()))
 """A model of the catalog that no pipeline takes."""
+FILES = {"litert-lm": "model.litertlm"}
+_NUMBERS = ("context_length", "threads")
 HERE = [pipeline for pipeline in PIPELINES.values() if not pipeline.reason]
 
 
 @pytest.mark.parametrize("pipeline", HERE, ids=lambda pipeline: pipeline.name)
 def test_options_are_those_of_the_classes(pipeline: Pipeline) -> None:
-    if pipeline.family == "text":
+    if pipeline.family != "vision":
         module, _, name = pipeline.factory.partition(":")
         kind = getattr(importlib.import_module(module), name)
         signature = inspect.signature(kind).parameters
         said = ("model", "files", "revision", "architecture", "truncate_dim")
         expected = {
-            key: each.default or (0 if key == "context_length" else "")
+            key: each.default or (each.default if each.default is False else 0 if key in _NUMBERS else "")
             for key, each in signature.items()
             if key not in said
         }
         assert {option.name: option.default for option in pipeline.options} == expected
-        assert getattr(tabml.text, name) is kind
+        assert getattr(importlib.import_module(f"tabml.{pipeline.family}"), name) is kind
         return
     expected = {
         key: each.default
@@ -71,12 +73,12 @@ def test_options_are_those_of_the_classes(pipeline: Pipeline) -> None:
 @pytest.mark.parametrize("pipeline", HERE, ids=lambda pipeline: pipeline.name)
 def test_models_are_in_the_catalog_and_capabilities_on_the_wire(pipeline: Pipeline) -> None:
     from tabml_grpc.ml import ml_inference_pb2
-    from tabml_grpc.v1 import text_pb2, vision_pb2
+    from tabml_grpc.v1 import edge_pb2, text_pb2, vision_pb2
 
     assert set(pipeline.models) <= set(load_catalog())
     paths = {
         f"/{service.full_name}/{method.name}"
-        for file in (ml_inference_pb2, text_pb2, vision_pb2)
+        for file in (ml_inference_pb2, text_pb2, vision_pb2, edge_pb2)
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }
@@ -127,7 +129,7 @@ def test_defaults_are_allowed_and_can_be_written(pipeline: Pipeline) -> None:
     assert values == {option.name: option.default for option in pipeline.options}
     model = pipeline.default_model(values) if pipeline.models else "org/model"
     assert not pipeline.models or model == pipeline.default_model({}) == pipeline.models[0]
-    file = "" if pipeline.models or pipeline.family == "text" else "model.tflite"
+    file = "" if pipeline.models or pipeline.family == "text" else FILES.get(pipeline.name, "model.tflite")
     specs = [model_spec(model, pipeline=pipeline.name, options=said, file=file) for said in (values, texts)]
     assert specs[0] == specs[1]
     with pytest.raises(

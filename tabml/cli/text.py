@@ -10,11 +10,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from tabml.edge.lm import ENDINGS
 from tabml.errors import OptionError
-from tabml.files import open_provider
+from tabml.files import FileRef, open_provider
+from tabml.generation.results import Delta, joined
 from tabml.pipelines import PIPELINES, open_pipeline
 from tabml.text import GenerationOptions
-from tabml.text.results import Delta, joined
 
 _TASKS = {
     "generate": "text-generation", "chat": "text-generation", "embed": "feature-extraction", "rank": "text-ranking",
@@ -31,20 +32,21 @@ def run(options: argparse.Namespace) -> int:
     if getattr(options, "adapter", None):
         said["adapter"] = _ADAPTER
     task = "zero-shot-classification" if options.verb == "classify" and "labels" in said else _TASKS[options.verb]
-    with open_pipeline(
-        task,
-        _source(options.model, task),
-        files=open_provider(options.files) if options.files else None,
-        device=options.device,
-        dtype=options.dtype,
-        quantization=options.quantization,
-        **_only_generators(options),
-    ) as model:
+    if task == "text-generation" and (options.model or "").endswith(ENDINGS):
+        task, placing = "litert-lm", _on_device(options)
+    else:
+        placing = {
+            "device": options.device, "dtype": options.dtype, "quantization": options.quantization,
+            **_only_generators(options),
+        }  # fmt: skip
+    source = _source(options.model, task, options.files)
+    opened: Any = open_pipeline(task, source, files=open_provider(options.files) if options.files else None, **placing)
+    with opened as model:
         if options.verb == "chat":
             return _chat(model, options, said)
         if options.verb == "generate":
             for text in options.texts:
-                _show(model.stream(text, _generation(said)), options.json)  # type: ignore[attr-defined]
+                _show(model.stream(text, _generation(said)), options.json)
             return 0
         for found in _call(model, options.verb, options.texts, said):
             print(json.dumps(_plain(found)))
@@ -56,6 +58,19 @@ def _only_generators(options: argparse.Namespace) -> dict[str, Any]:
         return {}
     found = {"engine": options.engine, "context_length": options.context_length}
     return {**found, "adapters": {_ADAPTER: Path(options.adapter)}} if options.adapter else found
+
+
+def _on_device(options: argparse.Namespace) -> dict[str, Any]:
+    """What LiteRT-LM takes.
+
+    Raises:
+        OptionError: something is said that it doesn't take.
+    """
+    for name, usual in (("dtype", "auto"), ("quantization", None), ("engine", "auto"), ("adapter", None)):
+        if getattr(options, name) != usual:
+            raise OptionError(f"--{name} is not possible with a model for LiteRT-LM")
+    device = "cpu" if options.device == "auto" else options.device
+    return {"device": device, "context_length": options.context_length}
 
 
 def _plain(found: Any) -> Any:
@@ -123,14 +138,17 @@ def _generation(said: dict[str, Any]) -> GenerationOptions:
     return GenerationOptions(**said)
 
 
-def _source(model: str | None, task: str) -> str | Path:
+def _source(model: str | None, task: str, files: str | None) -> str | Path | FileRef:
     if model is None:
         defaults = PIPELINES[task].models
         if not defaults:
             raise OptionError(f"--model must be given: {task} has no default")
         return defaults[0]
     path = Path(model)
-    return path if path.exists() else model
+    if path.exists():
+        return path
+    repo, _, name = model.rpartition("/")
+    return FileRef(repo, name) if files and repo and name.endswith((".gguf", *ENDINGS)) else model
 
 
 def _pair(text: str) -> tuple[str, Any]:

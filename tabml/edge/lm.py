@@ -128,6 +128,16 @@ class LiteLM(LazyModel["OpenedLm"], Generator):
         return self._ready().turns.name
 
     @property
+    def device(self) -> str:
+        """``cpu`` or ``gpu``: where it runs, or fails to load."""
+        return self._device
+
+    @property
+    def threads(self) -> int:
+        """How many compute on a CPU."""
+        return self._threads
+
+    @property
     def takes(self) -> tuple[str, ...]:
         """What messages may hold: ``text``, and ``image`` and ``audio`` where the file has what they need; loads the model."""
         container = self._ready().container

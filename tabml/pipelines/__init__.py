@@ -390,6 +390,8 @@ PIPELINES: Mapping[str, Pipeline] = {
             options=(
                 Option(name="threads", default=0, range="a whole number from 1 to 64; 0 for every core"),
                 Option(name="accelerator", default="cpu", range="'cpu', 'gpu', 'npu' or 'auto'"),
+                Option(name="member", default="", range="a .tflite file of a .task bundle, or empty for its only one"),
+                Option(name="allow_nan", default=False, range="true or false"),
             ),
             capabilities=tuple(f"{_EDGE}{rpc}" for rpc in ("Describe", "Run", "StreamRun", "Benchmark")),
         ),
@@ -623,9 +625,10 @@ def open_pipeline(
     model: ModelSource,
     *,
     files: FileProvider | None = None,
-    revision: str | None = None,
+    member: str | None = None,
     threads: int | None = None,
     accelerator: str = "cpu",
+    allow_nan: bool = False,
 ) -> LiteModel: ...
 @overload
 def open_pipeline(task: str, model: ModelSource, **options: Any) -> LazyModel[Any]: ...
@@ -715,6 +718,9 @@ def prewarm(family: str) -> None:
         with text_extra():
             import tabml.text._torch.causal
         return
+    if family == "edge":
+        import tabml._litert.graph
+        import tabml.edge.models
     if family != "vision":
         return
     import tabml.vision

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 import tempfile
 from collections.abc import Iterator
@@ -10,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tabml._litert.check import check_tflite
 from tabml.cancellation import current_cancellation
 from tabml.edge._lm.container import Container, read_container
 from tabml.edge._lm.native import NativeEngine
 from tabml.edge._lm.probe import check_loads
 from tabml.edge._lm.turns import Turns
-from tabml.errors import ModelKindError, OptionError
+from tabml.errors import CorruptModelError, ModelKindError, OptionError
 from tabml.files import FileRef, Snapshot
 from tabml.generation.templates import ChatTemplate
 
@@ -71,6 +73,7 @@ def open_lm(
     """
     with _fetched(provider, ref) as path:
         container = read_container(path, ref.repo)
+        _check_models(path, container, ref.repo)
         made_for = container.context_length
         if context_length is not None and made_for and context_length > made_for:
             raise OptionError(
@@ -93,6 +96,22 @@ def open_lm(
     except BaseException:
         engine.close()
         raise
+
+
+def _check_models(path: Path, container: Container, name: str) -> None:
+    """Nothing, when no model in the file contradicts itself; their pages are looked at, not read.
+
+    Raises:
+        CorruptModelError: one does.
+    """
+    with path.open("rb") as file:
+        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # goes with the last view of it
+    for section in container.sections:
+        if section.is_model:
+            try:
+                check_tflite(content[section.begin : section.end])
+            except CorruptModelError as problem:
+                raise CorruptModelError(f"{name}: {section.kind}: {problem}") from None
 
 
 def measure_lm(

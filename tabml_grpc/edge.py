@@ -1,0 +1,134 @@
+"""Edge models: ``tabml.v1.EdgeService``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from tabml.errors import OptionError
+from tabml_grpc.calls import Call, parsed
+from tabml_grpc.statuses import RequestError
+from tabml_grpc.text import Text
+from tabml_grpc.v1 import edge_pb2 as v1
+
+if TYPE_CHECKING:
+    from tabml.edge import LiteOutputs
+
+_RUNS, _PREFILL, _DECODE = 50, 256, 128
+_MAX_RUNS = 10_000
+
+
+class EdgeService:
+    """``tabml.v1.EdgeService``."""
+
+    def __init__(self, text: Text) -> None:
+        """Nothing is called yet.
+
+        Args:
+            text: Lends models, and runs what waits in threads of its own.
+        """
+        self._lent = text
+
+    async def Describe(self, request: v1.EdgeServiceDescribeRequest, call: Call) -> v1.EdgeServiceDescribeResponse:
+        """What a model takes and gives."""
+        from tabml.edge import LiteModel
+        from tabml_grpc.convert_edge import description_to_v1, lm_description_to_v1
+
+        return await self._lent.run(
+            request.model,
+            call,
+            lambda model: (description_to_v1 if isinstance(model, LiteModel) else lm_description_to_v1)(model),
+            "litert",
+            "litert-lm",
+        )
+
+    async def Run(self, request: v1.RunRequest, call: Call) -> v1.RunResponse:
+        """One run."""
+        from tabml_grpc.convert_edge import check_length, inputs_from_v1, outputs_to_v1
+
+        inputs = inputs_from_v1(request.inputs)
+        found: LiteOutputs = await self._lent.run(
+            request.model, call, lambda model: _run(model, request.config, inputs), "litert"
+        )
+        outputs = outputs_to_v1(found, request.config.outputs)
+        check_length(outputs)
+        return v1.RunResponse(outputs=outputs, seconds=found.seconds, accelerator=found.accelerator.name)
+
+    async def StreamRun(self, messages: AsyncIterator[bytes], call: Call) -> None:
+        """Runs in the order of their inputs."""
+        config: v1.StreamRunConfig | None = None
+        async for raw in messages:
+            message: v1.StreamRunRequest = parsed(v1.StreamRunRequest, raw)
+            kind = message.WhichOneof("message")
+            if config is None:
+                if kind != "config":
+                    raise RequestError("config must be set in the first message")
+                config = message.config
+            elif kind != "inputs":
+                raise RequestError("inputs must be set in every message after the first")
+            else:
+                await self._answer(config, message.inputs, call)
+
+    async def _answer(self, asked: v1.StreamRunConfig, given: v1.RunInputs, call: Call) -> None:
+        from tabml_grpc.convert_edge import in_pieces, inputs_from_v1, outputs_to_v1
+
+        inputs = inputs_from_v1(given.inputs)
+        found: LiteOutputs = await self._lent.run(
+            asked.model, call, lambda model: _run(model, asked.config, inputs), "litert"
+        )
+        pieces = list(in_pieces(outputs_to_v1(found, asked.config.outputs)))
+        for at, outputs in enumerate(pieces):
+            answer = v1.StreamRunResponse(id=given.id, outputs=outputs, done=at == len(pieces) - 1)
+            answer.seconds, answer.accelerator = found.seconds, found.accelerator.name
+            await call.send(answer)
+
+    async def Generate(self, request: v1.EdgeServiceGenerateRequest, call: Call) -> None:
+        """A prompt continued, or a conversation answered."""
+        from tabml_grpc.convert_edge import parts_messages_from_v1
+        from tabml_grpc.convert_text import delta_to_v1, json_of, sampling_from_v1
+
+        if bool(request.prompt) == bool(request.messages):
+            raise RequestError("prompt='' or messages=[] must be given, but not both")
+        options = sampling_from_v1(request.sampling)
+        tools = json_of("tools_json", request.tools_json, list)
+        extra = json_of("template_options_json", request.template_options_json, dict)
+
+        def begin(model: Any) -> Any:
+            if request.prompt:
+                return model.stream(request.prompt, options, parse_special=request.parse_special)
+            return model.stream_chat(
+                parts_messages_from_v1(request.messages), options, tools=tools, continue_last=request.continue_last,
+                template_options=extra,
+            )  # fmt: skip
+
+        await self._lent.stream(
+            request.model, call, begin, lambda delta: v1.EdgeServiceGenerateResponse(delta=delta_to_v1(delta))
+        )
+
+    async def Benchmark(self, request: v1.BenchmarkRequest, call: Call) -> v1.BenchmarkResponse:
+        """How quick the model is here."""
+        return await self._lent.run(request.model, call, lambda model: _measure(model, request), "litert", "litert-lm")
+
+
+def _run(model: Any, config: v1.RunConfig, inputs: Any) -> LiteOutputs:
+    found: LiteOutputs = model.run(
+        inputs, signature=config.signature or None, quantize=config.quantize, dequantize=config.dequantize
+    )
+    return found
+
+
+def _measure(model: Any, request: v1.BenchmarkRequest) -> v1.BenchmarkResponse:
+    from tabml.edge import LiteLM
+
+    if isinstance(model, LiteLM):
+        speed = model.benchmark(
+            prefill_tokens=request.prefill_tokens or _PREFILL, decode_tokens=request.decode_tokens or _DECODE
+        )
+        return v1.BenchmarkResponse(accelerator=model.device, **speed.to_dict())
+    if not 0 <= request.runs <= _MAX_RUNS:
+        raise OptionError(f"runs={request.runs} must be a whole number from 1 to {_MAX_RUNS}")
+    found = model.benchmark(runs=request.runs or _RUNS, signature=request.signature or None)
+    return v1.BenchmarkResponse(
+        median_ms=found.median_ms, p90_ms=found.p90_ms, fastest_ms=found.fastest_ms, runs=found.runs,
+        threads=found.threads, accelerator=found.accelerator.name,
+    )  # fmt: skip
