@@ -22,7 +22,8 @@ _EXTRAS = {
     "hub": ("huggingface_hub",),
     "text": ("torch", "transformers", "sentence-transformers"),
     "llama": ("xllamacpp", "jinja2", "llguidance"),
-    "edge": ("ai-edge-litert", "litert-lm-api"),
+    "quantize": ("ai-edge-quantizer",),
+    "edge": ("ai-edge-litert", "litert-lm-api", "litert-lm-builder", "protobuf", "jinja2"),
     "grpc": ("grpcio", "grpcio-health-checking", "grpcio-reflection", "grpcio-status", "protobuf"),
 }
 

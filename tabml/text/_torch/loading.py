@@ -24,7 +24,7 @@ import transformers
 from tabml.errors import CorruptModelError, ModelKindError, ModelLoadError, OptionError, TabmlError
 from tabml.text._model import Placement
 from tabml.text._torch.originals import Originals
-from tabml.text._torch.packing import kernels, packing
+from tabml.text._torch.packing import blocked_suits_many_rows, kernels, packing
 from tabml.text.repository import Repository
 
 LOADING = threading.RLock()
@@ -197,9 +197,11 @@ def packed(model: Any, placement: Placement, repository: Repository, *, many_row
         model: On its device.
         placement: What was asked for.
         repository: That it was read from.
-        many_rows: Whether it reads whole texts at once, as encoders do: in float32 nothing is packed then.
+        many_rows: Whether it reads whole texts at once, as encoders do: in float32 that is quicker with some processors
+            only.
     """
-    if not many_rows or model.dtype != torch.float32 or placement.quantization or placement.dtype == "float16":
+    plain = model.dtype == torch.float32 and not placement.quantization and placement.dtype != "float16"
+    if not (many_rows and plain) or blocked_suits_many_rows():
         deque(packed_later(model, placement, repository), maxlen=0)
     return model
 

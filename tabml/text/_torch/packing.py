@@ -124,6 +124,14 @@ def kernels() -> frozenset[str]:
     return frozenset(found)
 
 
+def blocked_suits_many_rows() -> bool:
+    """Whether oneDNN's layout is quicker in float32 for whole texts too, not only for single tokens.
+
+    Measured with all-MiniLM-L6-v2: 6 to 13 % of a batch's processor time with AVX512 (Zen 4), nothing with AVX2.
+    """
+    return "blocked" in kernels() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
 def pack(model: nn.Module, kind: str | None, originals: Originals | None = None) -> int:
     """Replace the model's linear layers; gives how many. See :func:`packing`."""
     return sum(1 for _ in packing(model, kind, originals))
