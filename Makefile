@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CONVERT := .venv-convert
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INPUTS := pyproject.toml constraints.txt
 
@@ -9,12 +10,13 @@ GENERATOR := $(VENV)/protoc
 PROTOS := tabml_grpc/ml/ml_inference.proto $(addprefix tabml_grpc/v1/,files.proto models.proto runtime.proto text.proto vision.proto edge.proto)
 PROTO_OUT ?= .
 
-.PHONY: help demo test bench soak protos clean
+.PHONY: help demo test test-convert bench soak protos clean
 help:
 	@echo "make demo    install, fetch the models, annotate a real photograph"
 	@echo "make test    lint, types, layers, all tests"
 	@echo "make bench   measure against the plain libraries, and the server against the library"
 	@echo "make soak    the long runs"
+	@echo "make test-convert   the tests of what makes .tflite files of PyTorch modules, in an environment of their own"
 	@echo "make protos  generate the Python code of the wire contract anew"
 	@echo "make clean   remove the virtual environment"
 
@@ -56,5 +58,15 @@ bench: $(VENV)/.dev
 soak: $(VENV)/.dev
 	@$(BIN)/python -m pytest -m soak -q -s
 
+# litert-torch wants an older typing-extensions than the rest can bear.
+$(CONVERT)/.made: $(INPUTS) constraints-convert.txt
+	@$(PYTHON) -m venv $(CONVERT)
+	@echo "Installing the converter (two minutes, 2.3 GB with PyTorch) ..."
+	@$(CONVERT)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints-convert.txt -e '.[convert]' pytest hypothesis
+	@touch $@
+
+test-convert: $(CONVERT)/.made
+	@$(CONVERT)/bin/python -m pytest -q -o addopts= -p no:anyio -m convert tests/edge/test_conversion.py
+
 clean:
-	@rm -rf $(VENV)
+	@rm -rf $(VENV) $(CONVERT)

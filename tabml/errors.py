@@ -20,7 +20,8 @@
     │   ├── ModelKindError                          a loaded model of another kind than the call needs
     │   ├── ModelConflictError                      loaded already, with other options
     │   ├── ModelInUseError                         calls that would not end in time for an unload
-    │   └── InferenceError                          the native library failed on a good input
+    │   ├── InferenceError                          the native library failed on a good input
+    │   └── AccuracyDropError                       smaller or converted, a model answers too differently
     ├── PipelineNotFoundError (LookupError)         no pipeline of that name
     ├── UnavailableHereError (NotImplementedError)  known, but not in this release or installation
     ├── CapacityError (RuntimeError)                too much is going on; try again a little later
@@ -37,6 +38,7 @@ A message is one line: the argument, what was given, the remedy.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 
@@ -152,6 +154,22 @@ class ModelInUseError(ModelError):
     """Calls still use a model that should be unloaded."""
 
     code = "model_in_use"
+
+
+class AccuracyDropError(ModelError):
+    """A quantised or converted model answers more differently than it may."""
+
+    code = "accuracy_drop"
+
+    def __init__(self, message: str, drop: float = math.nan, limit: float = math.nan) -> None:
+        super().__init__(message, drop, limit)
+        self.drop = drop
+        """How much was lost, 0 to 1."""
+        self.limit = limit
+        """How much might have been."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class PipelineNotFoundError(TabmlError, LookupError):

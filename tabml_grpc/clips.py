@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from tabml.errors import FrameError, OptionError
 from tabml.pipelines import PIPELINES
 from tabml_grpc.calls import MAX_RESPONSE, Call, parsed
+from tabml_grpc.chunks import CODECS, Chunks
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.statuses import RequestError
 from tabml_grpc.streams import Raw, Stream, Task, Timing, Vision, split_bytes
@@ -149,7 +150,7 @@ class Clips:
         await self._vision.many(Stream([task], queue, "report"), messages, contract, call, first)
 
     async def flip(self, messages: Raw, call: Call) -> None:
-        """``StreamAutoFlip``: every frame comes back, later and cropped, in its own format where that is bare pixels."""
+        """``StreamAutoFlip``: every frame comes back, later and cropped: bare pixels as such, others as JPEG."""
         first = await anext(messages, None)
         if first is None:
             return
@@ -171,12 +172,14 @@ class Clips:
         ]
         async with self._vision.borrowed(tasks, call):
             reframer = _reframer(tasks, options)
-            bare = opening.format.lower() not in ENCODED
+            bare = opening.format.lower() not in (*ENCODED, *CODECS)
+            chunks = Chunks()
 
             def work(raw: bytes | None) -> list[bytes]:
-                if raw is None:
-                    return [_video_frame(each, bare) for each in reframer.finish()]
-                return [_video_frame(each, bare) for each in reframer.add(_frame(parsed(ml.VideoFrame, raw)))]
+                """Of the next message, or at the end of all; the decoder's last frames come before the crop's."""
+                frames = _frames(parsed(ml.VideoFrame, raw), chunks) if raw is not None else chunks.flush()
+                ready = [each for _, frame in frames for each in reframer.add(frame)]
+                return [_video_frame(each, bare) for each in (*ready, *(reframer.finish() if raw is None else ()))]
 
             raw: bytes | None = first
             while True:
@@ -225,10 +228,14 @@ def _reframer(tasks: Sequence[Task], options: dict[str, Any]) -> Reframer:
     return Reframer(lambda frame: subjects(*(task.answer(frame) for task in tasks)), **options)
 
 
-def _frame(message: ml.VideoFrame) -> Frame:
+def _frames(message: ml.VideoFrame, chunks: Chunks) -> list[tuple[ml.VideoFrame, Frame]]:
+    """The frames that are complete with this message: its own, or those of encoded video."""
     from tabml.vision import Frame
 
-    return Frame.from_named(
+    format = message.format.lower()
+    if format in CODECS:
+        return chunks.decode(format, message, message.frame_data)
+    frame = Frame.from_named(
         message.frame_data,
         message.format,
         width=message.width,
@@ -236,6 +243,7 @@ def _frame(message: ml.VideoFrame) -> Frame:
         timestamp_ms=message.timestamp_ms,
         frame_number=message.frame_number,
     )
+    return [(message, frame)]
 
 
 def _video_frame(frame: Frame, bare: bool) -> bytes:

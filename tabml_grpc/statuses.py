@@ -53,6 +53,7 @@ STATUSES: Mapping[type[Exception], grpc.StatusCode] = MappingProxyType(
         errors.ModelConflictError: S.ALREADY_EXISTS,
         errors.ModelInUseError: S.FAILED_PRECONDITION,
         errors.InferenceError: S.INTERNAL,
+        errors.AccuracyDropError: S.FAILED_PRECONDITION,
         errors.PipelineNotFoundError: S.NOT_FOUND,
         errors.UnavailableHereError: S.UNIMPLEMENTED,
         errors.CapacityError: S.RESOURCE_EXHAUSTED,

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from google.protobuf.message import Message
@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from tabml.errors import FrameError, InferenceError, TabmlError
 from tabml.pipelines import Pipeline, Value
 from tabml_grpc.calls import Answer, Call
+from tabml_grpc.chunks import WAITING, Chunks
 from tabml_grpc.models import Models
 from tabml_grpc.statuses import RequestError
 from tabml_grpc.workers import Workers
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from tabml.vision._model import VisionModel
     from tabml.vision.frame import Frame
     from tabml.vision.live import FrameQueue, Waiting
-    from tabml.vision.sources import ChunkDecoder, Codec
 
 BadFramePolicy = Literal["error", "report", "skip"]
 Raw = AsyncIterator[bytes]
@@ -250,10 +250,8 @@ def split_bytes(message: bytes | memoryview, field: int) -> tuple[memoryview | N
     return None, message
 
 
-_CHUNKS = 256
-"""Encoded chunks that wait to be decoded at most."""
 _CHUNK_BYTES = 64 << 20
-"""Their bytes at most, less the last one's."""
+"""Of encoded chunks that wait to be decoded, at most, less the last one's."""
 
 
 @dataclass(slots=True)
@@ -278,10 +276,7 @@ class _Steps:
         self._order: Callable[[Frame], Frame] = lambda frame: frame  # for trackers only
         self._closed = False
         self._looked = False
-        self._codec = ""
-        self._decoder: ChunkDecoder | None = None
-        self._senders: dict[int, Any] = {}
-        self._chunks = 0
+        self._chunks = Chunks()
         self._decoded: FrameQueue[Any] | None = None
 
     @property
@@ -295,7 +290,7 @@ class _Steps:
             self._looked = True
             with suppress(TabmlError):
                 if self._contract.codec(self._contract.read(raw)[0]):
-                    self._decoded = self._stream.queue.kept_whole(_CHUNKS, _CHUNK_BYTES)
+                    self._decoded = self._stream.queue.kept_whole(WAITING, _CHUNK_BYTES)
 
     def more(self) -> bool:
         """Whether there is something to do."""
@@ -327,17 +322,17 @@ class _Steps:
 
     def flush(self) -> bool:
         """After the last chunk: whether the decoder still had frames."""
-        if self._decoder is None or self._decoded is None or self._closed:
+        if self._decoded is None or self._closed:
             return False
+        chunks, self._chunks = self._chunks, Chunks()
         with suppress(FrameError):
-            for frame in self._decoder.flush():
-                self._offer(frame, 0.0, 0.0)
-        self._decoder = None
+            for message, frame in chunks.flush():
+                self._offer(message, frame, 0.0, 0.0)
         return self.more()
 
     def close(self) -> None:
         self._closed = True
-        self._decoder = None
+        self._chunks = Chunks()
         for task in self._stream.tasks:
             if task.tracker is not None:
                 task.tracker.close()
@@ -384,32 +379,16 @@ class _Steps:
         return self._contract.write(found.message, timing).SerializeToString()
 
     def _decode(self, message: Any, data: bytes | memoryview, queue_ms: float) -> None:
-        from tabml.vision.sources import ChunkDecoder
-
         started = time.monotonic()
         codec = self._contract.codec(message)
-        if not codec:
-            self._decoder = None
-            self._senders[0] = message
-            self._offer(replace(self._contract.frame(message, data), frame_number=0), queue_ms, started)
-            return
-        if self._decoder is None or codec != self._codec:
-            self._decoder, self._codec = ChunkDecoder(cast("Codec", codec)), codec
-        self._chunks += 1
-        self._senders[self._chunks] = message
-        self._senders.pop(self._chunks - _CHUNKS, None)
-        for frame in self._decoder.decode(data, frame_number=self._chunks):
-            self._offer(frame, queue_ms, started)
+        if codec:
+            frames = self._chunks.decode(codec, message, data)
+        else:
+            self._chunks = Chunks()
+            frames = [(message, self._contract.frame(message, data))]
+        for sender, frame in frames:
+            self._offer(sender, frame, queue_ms, (time.monotonic() - started) * 1000)
 
-    def _offer(self, frame: Frame, queue_ms: float, started: float) -> None:
-        message = self._senders.get(frame.frame_number or 0)
+    def _offer(self, message: Any, frame: Frame, queue_ms: float, decode_ms: float) -> None:
         assert self._decoded is not None
-        if message is None:  # of a chunk long past
-            return
-        if (message.width, message.height) not in ((0, 0), (frame.width, frame.height)):
-            raise FrameError(
-                f"width={message.width}, height={message.height} is not the video's size, {frame.width}×{frame.height}"
-            )
-        own = replace(frame, timestamp_ms=message.timestamp_ms, frame_number=message.frame_number)
-        took = (time.monotonic() - started) * 1000 if started else 0.0
-        self._decoded.offer(_Decoded(message, own, queue_ms, took))
+        self._decoded.offer(_Decoded(message, frame, queue_ms, decode_ms))

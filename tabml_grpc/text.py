@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from google.protobuf.message import Message
@@ -17,6 +17,7 @@ from tabml_grpc.calls import Answer, Call, parsed
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.models import Models
 from tabml_grpc.v1 import text_pb2 as v1
+from tabml_grpc.workers import Workers
 
 if TYPE_CHECKING:
     from tabml.generation.options import GenerationOptions
@@ -35,7 +36,11 @@ class Text:
 
     def __init__(self, models: Models) -> None:
         self._models = models
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="text")
+
+    @cached_property
+    def _workers(self) -> Workers:
+        """Threads, once there is something to do for them."""
+        return Workers(_THREADS)
 
     @asynccontextmanager
     async def borrowed(self, model: str, call: Call, *fits: str) -> AsyncIterator[Any]:
@@ -62,7 +67,7 @@ class Text:
                 with cancellation.bound():
                     return work(found)
 
-            running = asyncio.get_running_loop().run_in_executor(self._threads, job)
+            running = self._workers.run(job)
             try:
                 return await asyncio.shield(running)
             except asyncio.CancelledError:
@@ -91,7 +96,7 @@ class Text:
                 finally:
                     say(None)
 
-            running = loop.run_in_executor(self._threads, job)
+            running = self._workers.run(job)
             try:
                 while (delta := await deltas.get()) is not None:
                     await call.send(write(delta))

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from tabml.errors import FrameError, OptionError, UnavailableHereError
 from tabml.pipelines import PIPELINES, Pipeline, Value
 from tabml_grpc.calls import Answer, Call, parsed
+from tabml_grpc.chunks import CODECS
 from tabml_grpc.clips import Clips
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.statuses import RequestError
@@ -25,8 +26,6 @@ OPTIONS = "tabml-options-bin"
 _DROP = {0: "latest", 1: "latest", 2: "oldest", 3: "block"}
 _BAD = {0: "report", 1: "error", 2: "report", 3: "skip"}
 _MAX_TASKS = 16
-CODECS = ("h264", "vp8", "vp9")
-"""Of frames that are encoded together; in streams only."""
 
 
 # The new contract.

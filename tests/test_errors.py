@@ -23,6 +23,7 @@ CODES = {
     "ModelConflictError": "model_conflict", "ModelInUseError": "model_in_use",
     "PipelineNotFoundError": "pipeline_not_found", "UnavailableHereError": "unavailable_here",
     "CapacityError": "capacity", "CallCancelledError": "cancelled",
+    "AccuracyDropError": "accuracy_drop",
 }  # fmt: skip
 
 

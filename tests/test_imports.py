@@ -24,6 +24,7 @@ CODE = """
         ("tabml_grpc", ""),
         ("tabml.files", ""),
         ("tabml.files.catalog", ""),
+        ("tabml.edge", ""),
         ("tabml.vision", "numpy"),
     ],
 )

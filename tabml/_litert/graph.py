@@ -1,4 +1,4 @@
-"""The door to LiteRT: one graph in memory, one call at a time, nothing near it that it can't bear.
+"""One model in LiteRT's interpreter: one call at a time, nothing near it that it can't bear.
 
 LiteRT checks neither the type nor the length of what it is given, resizes silently, and one interpreter in two
 threads answers wrongly or raises. Importing it costs 0.1 s.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabml._imports import silence
+from tabml._litert.signatures import Places, read_signatures
+from tabml._litert.specs import MAX_THREADS, Signature, TensorSpec
 from tabml.errors import (
     InferenceError,
     MissingExtraError,
@@ -35,27 +38,35 @@ except ImportError:
     raise MissingExtraError("vision", "ai-edge-litert") from None
 
 Answer = TypeVar("Answer")
-
-MAX_THREADS = 64
+Array = NDArray[Any]
 
 for _library in Path(ai_edge_litert.__path__[0]).glob("libpywrap_litert_common.*"):
     silence(ctypes.CDLL(str(_library)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorSpec:
-    """One input or output."""
+class _Memory:
+    """What the views of tensors keep alive: LiteRT's interpreter, and the bytes its constants lie in."""
 
-    name: str
-    """As the model calls it."""
-    shape: tuple[int, ...]
-    """Its dimensions."""
-    dtype: np.dtype[Any]
-    """Of its elements."""
-    scale: float = 0.0
-    """Of quantised values: real = scale · (stored − zero_point); 0 where it isn't quantised."""
-    zero_point: int = 0
-    """See ``scale``."""
+    __slots__ = ("__weakref__", "model", "native")
+
+    def __init__(self, native: Any, model: bytes) -> None:
+        self.native, self.model = native, model
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A signature as it is now."""
+
+    spec: Signature
+    places: Places
+
+
+class Lent:
+    """LiteRT's own memory of one signature, for one holder at a time; made by :meth:`LiteGraph.lend`."""
+
+    def __init__(self, inputs: Sequence[Array], outputs: Sequence[Array], invoke: Callable[[], None]) -> None:
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.invoke = invoke
 
 
 class LiteGraph:
@@ -74,75 +85,273 @@ class LiteGraph:
         """
         if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
             raise OptionError(f"threads={threads!r} must be a whole number from 1 to {MAX_THREADS}")
-        self._model = bytes(model)  # LiteRT takes nothing else; bytes stay where they are
-        self._lock = threading.Lock()
+        content = bytes(model)  # LiteRT takes nothing else; bytes stay where they are
+        self._lock = threading.RLock()
         self._process = os.getpid()
-        try:
-            self._interpreter: Any = Interpreter(model_content=self._model, num_threads=threads)
-            self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as problem:
-            said = " ".join(str(problem).split())[:300]
-            raise ModelLoadError(f"LiteRT can't open the model: {said}") from problem
-        given, got = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        self.inputs: tuple[TensorSpec, ...] = tuple(map(_spec, given))
-        """What it takes, in the model's order."""
-        self.outputs: tuple[TensorSpec, ...] = tuple(map(_spec, got))
-        """What it gives, in the model's order."""
-        self._in = [self._interpreter.tensor(each["index"]) for each in given]
-        self._out = [self._interpreter.tensor(each["index"]) for each in got]
+        self._lent: list[weakref.ref[Array]] = []
+        self._lending = False
+        self._ready: set[int] = set()  # graphs whose tensors have memory
+        self._ran: set[int] = set()  # graphs that have run since they got it
+        self._moving: set[int] = set()  # graphs with outputs that get their memory only in a run
+        with _told(ModelLoadError, "LiteRT can't open the model"):
+            self._memory: _Memory | None = _Memory(
+                Interpreter(model_content=content, num_threads=threads)._interpreter, content
+            )
+            self._entries = [
+                _Entry(self._described(places), places) for places in read_signatures(content, self._main())
+            ]
+            self._allocate(self._entries[0].places.graph)  # and sets ``_signatures``
 
-    def run(self, arrays: Sequence[NDArray[Any]], read: Callable[[Sequence[NDArray[Any]]], Answer]) -> Answer:
+    @property
+    def signatures(self) -> tuple[Signature, ...]:
+        """All ways of calling it; the first is the main graph, with its tensors' own names."""
+        return self._signatures
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What the main graph takes, in the model's order."""
+        return self._entries[0].spec.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What the main graph gives, in the model's order."""
+        return self._entries[0].spec.outputs
+
+    def run(
+        self,
+        arrays: Sequence[Array],
+        read: Callable[[Sequence[Array]], Answer],
+        *,
+        signature: int = 0,
+    ) -> Answer:
         """Run the model once.
 
         Args:
-            arrays: One for each of ``inputs``, of exactly its shape and dtype.
+            arrays: One for each input, of exactly its shape and dtype; where the model takes any length, of any from 1.
             read: Turns the outputs into an answer; the arrays it is given are LiteRT's own memory and live only
                 during this call: copy what is kept.
+            signature: The number of one of ``signatures``.
 
         Raises:
             InferenceError: an array has another shape or dtype, or LiteRT failed.
             ModelClosedError: :meth:`close` came first.
             ModelForkedError: this process is a fork of the one that loaded the model.
         """
-        if len(arrays) != len(self.inputs):
-            raise InferenceError(f"the model takes {len(self.inputs)} arrays, not {len(arrays)}")
-        for spec, array in zip(self.inputs, arrays, strict=True):
-            if array.dtype != spec.dtype or array.shape != spec.shape:
-                raise InferenceError(
-                    f"input {spec.name!r} must be {spec.dtype} {spec.shape}, not {array.dtype} {array.shape}"
-                )
         with self._lock:
-            if self._interpreter is None:
-                raise ModelClosedError("the model is closed; open a new one")
-            if self._process != os.getpid():
-                raise ModelForkedError(
-                    "the model was opened before fork() and can't be used in the child; open one there"
-                )
-            for place, array in zip(self._in, arrays, strict=True):
-                place()[...] = array
+            memory, entry = self._usable(), self._entries[signature]
+            inputs = entry.spec.inputs
+            if len(arrays) != len(inputs):
+                raise InferenceError(f"the model takes {len(inputs)} arrays, not {len(arrays)}")
+            wanted: dict[str, tuple[int, ...]] = {}
+            for spec, array in zip(inputs, arrays, strict=True):
+                if not (spec.holds(array.dtype) and (array.shape == spec.shape or spec.accepts(array.shape))):
+                    raise InferenceError(f"input {spec.name!r} must be {spec}, not {array.dtype} {array.shape}")
+                if array.shape != spec.shape:
+                    wanted[spec.name] = array.shape
+            if wanted:
+                self._resize(entry, wanted)
+            native, graph = memory.native, entry.places.graph
+            if graph not in self._ready:
+                self._allocate(graph)
+            for place, array in zip(entry.places.inputs, arrays, strict=True):
+                if array.dtype.kind == "S":
+                    native.SetTensor(place, array.astype(object), graph)
+                else:
+                    native.tensor(memory, place, graph)[...] = array
+            self._invoke(memory, graph)
+            places = zip(entry.places.outputs, entry.spec.outputs, strict=True)
+            return read([self._output(memory, place, graph, spec.dtype) for place, spec in places])
+
+    def resize(self, shapes: Mapping[str, tuple[int, ...]], *, signature: int = 0) -> None:
+        """Give inputs other shapes, also where the model doesn't say that they may have any; the memory moves.
+
+        Raises:
+            OptionError: LiteRT can't run the model with these shapes; it has its old ones.
+            ModelClosedError: :meth:`close` came first.
+            ModelForkedError: this process is a fork of the one that loaded the model.
+        """
+        with self._lock:
+            self._usable()
+            self._resize(self._entries[signature], shapes)
+
+    @contextmanager
+    def lend(self, *, signature: int = 0) -> Iterator[Lent]:
+        """LiteRT's own memory of one signature; other threads' calls wait until it is given back.
+
+        Its views stay valid for as long as they are held: what they lie in isn't freed before.
+
+        Raises:
+            OptionError: the memory can't be lent: an output has no place of its own before the run.
+            ModelClosedError: :meth:`close` came first.
+            ModelForkedError: this process is a fork of the one that loaded the model.
+        """
+        with self._lock:
+            memory, entry = self._usable(), self._entries[signature]
+            graph = entry.places.graph
+            if graph not in self._ready:
+                self._allocate(graph)
+            if graph in self._moving or any(
+                spec.dtype.kind == "S" for spec in (*entry.spec.inputs, *entry.spec.outputs)
+            ):
+                raise OptionError("the model's outputs have no fixed place in memory; use run")
+            every = (*entry.places.inputs, *entry.places.outputs)
+            views = self._views(memory, every, graph)
+            before, count = [_address(view) for view in views], len(entry.places.inputs)
+            if graph not in self._ran:
+                for view in views[:count]:
+                    view[...] = 0
+                self._invoke(memory, graph)
+                memory.native.ResetVariableTensors()  # as if it hadn't run
+                views = self._views(memory, every, graph)
+            if [_address(view) for view in views] != before or any(_within(view, memory.model) for view in views):
+                raise OptionError("the model's inputs and outputs have no fixed place in memory; use run")
+            self._lent = [view for view in self._lent if view() is not None] + [weakref.ref(view) for view in views]
+            self._lending = True
+
+            def invoke() -> None:
+                current = self._usable()
+                self._invoke(current, graph)
+                if [_address(view) for view in self._views(current, every, graph)] != before:
+                    raise InferenceError("the model's memory moved in a run; use run instead")
+
             try:
-                self._interpreter.invoke()
-            except (ValueError, RuntimeError) as problem:
-                raise InferenceError(f"LiteRT failed: {' '.join(str(problem).split())[:300]}") from problem
-            return read([place() for place in self._out])
+                yield Lent(views[:count], views[count:], invoke)
+            finally:
+                self._lending = False
+
+    def reset(self) -> None:
+        """Set the model's variables, where it has any, to what they began with."""
+        with self._lock:
+            self._usable().native.ResetVariableTensors()
 
     def close(self) -> None:
         """Free the model, after a call that is running; twice is fine."""
         with self._lock:
-            was_open, self._interpreter = self._interpreter is not None, None
-            self._in = self._out = []
-            self._model = b""
+            was_open, self._memory = self._memory is not None, None
         if was_open:
             with suppress(AttributeError, OSError):  # glibc keeps what is freed, unless asked
                 ctypes.CDLL(None).malloc_trim(0)
 
+    def _usable(self) -> _Memory:
+        if self._memory is None:
+            raise ModelClosedError("the model is closed; open a new one")
+        if self._process != os.getpid():
+            raise ModelForkedError("the model was opened before fork() and can't be used in the child; open one there")
+        return self._memory
 
-def _spec(details: Any) -> TensorSpec:
-    scale, zero_point = details["quantization"]
-    return TensorSpec(
-        name=details["name"],
-        shape=tuple(map(int, details["shape"])),
-        dtype=np.dtype(details["dtype"]),
-        scale=float(scale),
-        zero_point=int(zero_point),
-    )
+    def _main(self) -> Places:
+        memory = self._memory
+        assert memory is not None
+        native = memory.native
+        inputs, outputs = (tuple(map(int, found)) for found in (native.InputIndices(), native.OutputIndices()))
+        names = [native.TensorName(place, 0) for place in (*inputs, *outputs)]
+        return Places("", 0, inputs, outputs, tuple(names[: len(inputs)]), tuple(names[len(inputs) :]))
+
+    def _described(self, places: Places) -> Signature:
+        inputs, outputs = (
+            tuple(self._spec(name, place, places.graph) for name, place in zip(names, found, strict=True))
+            for names, found in ((places.input_names, places.inputs), (places.output_names, places.outputs))
+        )
+        return Signature(name=places.name, inputs=inputs, outputs=outputs)
+
+    def _spec(self, name: str, place: int, graph: int) -> TensorSpec:
+        memory = self._memory
+        assert memory is not None
+        native = memory.native
+        scale, zero_point = native.TensorQuantization(place, graph)
+        shape, signature = native.TensorSize(place, graph), native.TensorSizeSignature(place, graph)
+        return TensorSpec(
+            name=name,
+            shape=tuple(map(int, shape)),
+            dtype=np.dtype(native.TensorType(place, graph)),
+            scale=float(scale),
+            zero_point=int(zero_point),
+            shape_signature=tuple(map(int, signature)),
+        )
+
+    def _allocate(self, graph: int) -> None:
+        """Give a graph's tensors memory, see which outputs have none yet, and describe anew what it takes and gives."""
+        memory = self._usable()
+        with _told(ModelLoadError, "LiteRT can't give the model its memory"):
+            memory.native.AllocateTensors(graph)
+        self._ready.add(graph)
+        self._ran.discard(graph)
+        for entry in self._entries:
+            if entry.places.graph != graph:
+                continue
+            entry.spec = self._described(entry.places)
+            for place, spec in zip(entry.places.outputs, entry.spec.outputs, strict=True):
+                if spec.dtype.kind != "S":
+                    try:
+                        memory.native.tensor(memory, place, graph)
+                    except ValueError:
+                        self._moving.add(graph)
+        self._signatures = tuple(entry.spec for entry in self._entries)
+
+    def _resize(self, entry: _Entry, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        if self._lending:
+            raise OptionError("the model's memory is lent; run with other shapes outside of the block")
+        self._lent = [view for view in self._lent if view() is not None]
+        if self._lent:
+            raise OptionError("views of the model's buffers are still held; let go of them before it gets other shapes")
+        before = {spec.name: spec.shape for spec in entry.spec.inputs}
+        try:
+            self._reshape(entry, {**before, **shapes})
+        except OptionError:
+            self._reshape(entry, before)
+            raise
+
+    def _reshape(self, entry: _Entry, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        native = self._usable().native
+        with _told(OptionError, f"LiteRT can't run the model with the shapes {dict(shapes)}"):
+            for place, spec in zip(entry.places.inputs, entry.spec.inputs, strict=True):
+                native.ResizeInputTensor(place, np.array(shapes[spec.name], np.int32), False, entry.places.graph)
+            native.AllocateTensors(entry.places.graph)  # as an option's fault
+        self._allocate(entry.places.graph)
+
+    def _output(self, memory: _Memory, place: int, graph: int, dtype: np.dtype[Any]) -> Array:
+        native = memory.native
+        try:
+            # A view of strings would be one of pointers that lead nowhere.
+            found: Array = native.GetTensor(place, graph) if dtype.kind == "S" else native.tensor(memory, place, graph)
+        except ValueError:  # an output without any element has no memory
+            shape = tuple(map(int, native.TensorSize(place, graph)))
+            if 0 not in shape:
+                raise InferenceError("LiteRT gave no output") from None
+            found = np.zeros(shape, dtype)
+        return found
+
+    def _views(self, memory: _Memory, places: Sequence[int], graph: int) -> list[Array]:
+        return [memory.native.tensor(memory, place, graph) for place in places]
+
+    def _invoke(self, memory: _Memory, graph: int) -> None:
+        try:
+            memory.native.Invoke(graph)
+            self._ran.add(graph)
+        except (ValueError, RuntimeError) as problem:
+            raise InferenceError(f"LiteRT failed: {_said(problem)}") from problem
+
+
+@contextmanager
+def _told(kind: type[Exception], what: str) -> Iterator[None]:
+    """LiteRT's refusals as an error of ours."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as problem:
+        if isinstance(problem, kind):
+            raise
+        raise kind(f"{what}: {_said(problem)}") from problem
+
+
+def _said(problem: BaseException) -> str:
+    return " ".join(str(problem).split())[:300]
+
+
+def _address(view: Array) -> int:
+    return int(view.__array_interface__["data"][0])
+
+
+def _within(view: Array, model: bytes) -> bool:
+    """Whether it is a constant of the file's."""
+    start = _address(np.frombuffer(model, np.uint8))
+    return start <= _address(view) < start + len(model)

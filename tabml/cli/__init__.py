@@ -67,6 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     detect.add_argument("what", choices=["faces", "mesh", "irises", "hands", "pose", "holistic", "objects", "mask"])
     detect.add_argument("pictures", nargs="+", metavar="PICTURE")
     detect.add_argument("--annotate", metavar="OUT", help="picture to write; a folder when there are several pictures")
+    detect.add_argument(
+        "--at",
+        action="append",
+        default=[],
+        metavar="X,Y",
+        help="for mask: what is there, 0 to 1 each; again for more places",
+    )
     _model_options(detect)
     detect.set_defaults(run=_detect)
 
@@ -103,6 +110,11 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--context-length", type=int, metavar="TOKENS", help="of prompt and answer together")
         command.set_defaults(run=_text, verb=verb)
 
+    edge = commands.add_parser(
+        "edge", help=".tflite files: look into them, run, measure, make smaller or of PyTorch modules"
+    )
+    _edge_actions(edge.add_subparsers(required=True, metavar="ACTION"))
+
     models = commands.add_parser("models", help="the models that tabml knows by name")
     actions = models.add_subparsers(required=True, metavar="ACTION")
     for name, words in (
@@ -127,16 +139,18 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     bench = commands.add_parser("bench", help="measure against the plain libraries, in the same run")
-    bench.add_argument("what", choices=["text", "vision"])
+    bench.add_argument("what", choices=["text", "vision", "edge"])
     bench.add_argument("--quick", action="store_true", help="a minute instead of six; the figures scatter")
     bench.add_argument(
         "--only",
         default="",
         metavar="NAME,...",
         help="of text: stream, binding, lookup, perplexity, chats, talk, texts, clients, load, wire; "
-        "of vision: objects, together, hands, masks, effects, single, results, streams",
+        "of vision: objects, together, hands, masks, effects, single, results, streams; "
+        "of edge: models, classes, opencv, together, loads, growth",
     )
     bench.add_argument("--video", metavar="FILE", help="for vision: one with a hand in it")
+    bench.add_argument("--lm", metavar="FILE", help="for edge: a .litertlm file, measured beside its own benchmark")
     bench.add_argument("--out", default="tabml-bench", metavar="FOLDER", help="where to write (default: %(default)s)")
     bench.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     bench.add_argument(
@@ -145,6 +159,64 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--embedder", default="all-minilm-l6-v2", metavar="NAME|FOLDER", help="the embedding model")
     bench.set_defaults(run=_bench)
     return parser
+
+
+def _edge_actions(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    inspect = actions.add_parser("inspect", help="signatures, operators, weights and metadata")
+    inspect.add_argument("--tensors", action="store_true", help="every tensor too")
+    run = actions.add_parser("run", help="run a model once on the arrays of an .npz file, or on a picture")
+    run.add_argument("--signature", metavar="NAME", help="which of the model's")
+    run.add_argument("--out", metavar="OUT.npz", help="where the outputs go")
+    classify = actions.add_parser("classify", help="the classes of pictures, by a model with metadata")
+    classify.add_argument("--num", type=int, default=5, metavar="N", help="the most classes (default: %(default)s)")
+    benchmark = actions.add_parser("benchmark", help="milliseconds a call, beside a bare interpreter")
+    benchmark.add_argument("--runs", type=int, default=50, metavar="N", help="how often (default: %(default)s)")
+    benchmark.add_argument(
+        "--threads",
+        default="1,2",
+        metavar="N,...",
+        help="how many share a call; each is measured (default: %(default)s)",
+    )
+    benchmark.add_argument(
+        "--out", default="tabml-bench", metavar="FOLDER", help="where to write (default: %(default)s)"
+    )
+    quantize = actions.add_parser("quantize", help="make a model smaller, and say what that costs")
+    quantize.add_argument("model", metavar="IN", help="a .tflite file, or a name of the catalog")
+    quantize.add_argument("out", metavar="OUT", help="the file to write")
+    quantize.add_argument("--recipe", choices=["int8-dynamic", "int8", "int4"], default="int8-dynamic")
+    quantize.add_argument("--calibrate", metavar="FOLDER", help="pictures or .npz files as the model will see them")
+    quantize.add_argument(
+        "--evaluate",
+        metavar="FOLDER",
+        help="what both are compared on; folders in it named as classes are what is right",
+    )
+    quantize.add_argument(
+        "--samples", type=int, default=256, metavar="N", help="the most of a folder (default: %(default)s)"
+    )
+    quantize.add_argument(
+        "--max-drop", type=float, metavar="D", help="write nothing when more accuracy is lost, 0 to 1"
+    )
+    convert = actions.add_parser("convert", help="make a .tflite file of a PyTorch module")
+    convert.add_argument("module", metavar="FILE.py:FUNCTION", help="a function that gives a module and its inputs")
+    convert.add_argument("out", metavar="OUT", help="the file to write")
+    convert.add_argument(
+        "--max-error", type=float, default=1e-3, metavar="E",
+        help="write nothing when an answer is further off, as a share of the largest (default: %(default)s)",
+    )  # fmt: skip
+    for action in (inspect, run, classify, benchmark):
+        action.add_argument("model", metavar="MODEL", help="a .tflite or .task file, or a name of the catalog")
+    run.add_argument("inputs", metavar="IN.npz|PICTURE")
+    classify.add_argument("pictures", nargs="+", metavar="PICTURE")
+    for action in (run, quantize, convert):
+        action.add_argument(
+            "--threads", type=int, metavar="N", default=1, help="how many share a call (default: %(default)s)"
+        )
+    for name, action in actions.choices.items():
+        if name != "convert":
+            action.add_argument("--member", metavar="NAME", help="which file of a .task bundle")
+        if name != "classify":
+            action.add_argument("--json", action="store_true", help="JSON instead of a table")
+        action.set_defaults(run=_edge, action=name)
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
@@ -176,6 +248,12 @@ def _text(options: argparse.Namespace) -> int:
     from tabml.cli.text import run
 
     return run(options)
+
+
+def _edge(options: argparse.Namespace) -> int:
+    from tabml.cli.edge import edge
+
+    return edge(options)
 
 
 def _models(options: argparse.Namespace) -> int:

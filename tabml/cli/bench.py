@@ -12,7 +12,7 @@ from tabml.errors import OptionError
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Measure, print a table (or JSON), and write ``text.json`` and ``text.png``, or ``vision.json`` and ``vision.png``."""
+    """Measure, print a table (or JSON), and write both a JSON file and a picture, ``text.json`` and ``text.png``."""
     check_picture()
     only = [name for name in options.only.split(",") if name]
 
@@ -24,6 +24,14 @@ def bench(options: argparse.Namespace) -> int:
 
         video = Path(options.video) if options.video else None
         rows = vision.measure(only, quick=options.quick, video=video, say=say)
+    elif options.what == "edge":
+        from tabml.bench import edge_lm, edge_models
+
+        if options.video:
+            raise OptionError("--video goes with vision, not with edge")
+        rows = edge_models.measure(only, quick=options.quick, say=say) if only or not options.lm else []
+        if options.lm:
+            rows += edge_lm.measure(Path(options.lm), turns=1 if options.quick else 3, say=say)
     else:
         from tabml.bench import text
 

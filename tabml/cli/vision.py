@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tabml.vision import (
     HandTracker,
     HolisticDetector,
     HolisticTracker,
+    InteractiveSegmenter,
     IrisDetector,
     IrisTracker,
     ObjectDetector,
@@ -53,8 +55,12 @@ def detect(options: argparse.Namespace) -> int:
     if out is not None and several:
         out.mkdir(parents=True, exist_ok=True)
     failed = False
-    with _DETECTORS[options.what](**_arguments(options)) as model:
+    places = _places(options)
+    kind: Any = InteractiveSegmenter if places else _DETECTORS[options.what]
+    with kind(**_arguments(options)) as model:
         find = model.segment if options.what == "mask" else model.detect
+        if places:
+            find = partial(find, scribble=places)
         for name in options.pictures:
             try:
                 frame = Frame.from_file(name)
@@ -86,6 +92,22 @@ def track(options: argparse.Namespace) -> int:
         if writer is not None and not writer.frames_written:
             print("tabml: the video has no frames; nothing was written", file=sys.stderr)
     return 0
+
+
+def _places(options: argparse.Namespace) -> list[tuple[float, float]]:
+    """What is pointed at."""
+    if options.at and options.what != "mask":
+        raise OptionError(f"--at does not go with {options.what}; it goes with mask")
+    places = []
+    for text in options.at:
+        try:
+            x, y = map(float, text.split(","))
+        except ValueError:
+            raise OptionError(
+                f"--at {text[:40]!r} must be two numbers with a comma between them, such as 0.5,0.4"
+            ) from None
+        places.append((x, y))
+    return places
 
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:

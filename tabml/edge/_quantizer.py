@@ -1,7 +1,7 @@
 """The door to Google's quantiser for .tflite files (ai-edge-quantizer): three recipes, without its output.
 
-What a recipe leaves out, it leaves out because it was measured, on this library's CPU kernels (docs/edge-tools.md): a depthwise
-convolution with 8-bit weights and float inputs is several times slower than in float, and holds few weights.
+What a recipe leaves out, it leaves out because that was measured (docs/edge-tools.md): 8-bit weights in depthwise
+convolutions with float inputs made EfficientNet-Lite0 2.4 times slower instead of 1.5 times quicker, for 8 % of the file.
 """
 
 from __future__ import annotations

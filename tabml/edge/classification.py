@@ -217,7 +217,7 @@ class LiteClassifier(_Prepared):
         if np.isnan(scores).any():
             raise InferenceError("the model gave a score that is no number")
         order = np.argsort(-scores, kind="stable").tolist()
-        items = []
+        items: list[Category] = []
         for index in order:
             label, score = self._labels[index], float(scores[index])
             if (self._threshold is not None and score < self._threshold) or len(items) == self._most:

@@ -29,7 +29,7 @@ Kind = Literal["classes", "sides", "equal", "values"]
 
 _SOFTMAX, _LOGISTIC = 25, 14
 _PASSED = (6, 22, 43, 114)  # DEQUANTIZE, RESHAPE, SQUEEZE, QUANTIZE
-_TURNS, _SECONDS = (5, 31), 2.0
+_TURNS, _SECONDS = (5, 31), 1.5
 _NOTHING = 1e-30
 _FLOATS = (0, 1, 10)  # of 32, 16, 64 bits
 
@@ -222,7 +222,7 @@ def compare(
 
 
 def timed(works: Sequence[Callable[[], Any]]) -> tuple[float, ...]:
-    """The median milliseconds of each work, in turns after one that isn't counted; about two seconds in all."""
+    """The median milliseconds of each work, in turns after one that isn't counted; one or two seconds in all."""
     for work in works:
         work()
     found: list[list[float]] = [[] for _ in works]

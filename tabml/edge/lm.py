@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import os
-import wave
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from tabml.cancellation import Cancellation, current_cancellation
 from tabml.errors import MissingExtraError, ModelKindError, OptionError
@@ -27,12 +22,11 @@ from tabml.lifecycle import LazyModel
 
 if TYPE_CHECKING:
     from tabml.edge._lm.loading import Device, OpenedLm
+    from tabml.edge._lm.parts import Part
 
 ENDINGS = (".litertlm", ".task")
 _DEVICES = ("cpu", "gpu")
 _JOINER = "\u2060"
-_MAX_SIDE, _MAX_SECONDS, _RATE = 8192, 3600, 16_000
-_MAX_PARTS = 64
 _MAX_THREADS = 64
 
 
@@ -140,13 +134,12 @@ class LiteLM(LazyModel["OpenedLm"], Generator):
     @property
     def takes(self) -> tuple[str, ...]:
         """What messages may hold: ``text``, and ``image`` and ``audio`` where the file has what they need; loads the model."""
-        container = self._ready().container
-        return ("text", *(["image"] if container.takes_pictures else []), *(["audio"] if container.takes_sound else []))
+        return self._ready().takes
 
     def count_tokens(self, text: str) -> int:
         """How many tokens a text has, without any that the model adds."""
         opened = self._ready()
-        return len(opened.turns.encode(_as_text(check_text("text", text, MAX_PROMPT_BYTES), opened.control_tokens)))
+        return len(opened.turns.encode(_as_text(check_text("text", text, MAX_PROMPT_BYTES), opened.control_texts)))
 
     def stream(
         self, prompt: str, options: GenerationOptions | None = None, *, parse_special: bool = False
@@ -157,7 +150,7 @@ class LiteLM(LazyModel["OpenedLm"], Generator):
         """
         opened = self._ready()
         text = check_text("prompt", prompt, MAX_PROMPT_BYTES)
-        return _run(opened, text if parse_special else _as_text(text, opened.control_tokens), [], options)
+        return _run(opened, text if parse_special else _as_text(text, opened.control_texts), [], options)
 
     def stream_chat(
         self,
@@ -172,13 +165,14 @@ class LiteLM(LazyModel["OpenedLm"], Generator):
 
         A content may be a list of parts: ``{"type": "text", "text": …}``; for a model that :attr:`takes` them
         ``{"type": "image", "image": array}`` with shape (height, width, 3), uint8, RGB, and
-        ``{"type": "audio", "audio": array}`` with shape (samples,), float32, -1 to 1, 16 kHz.
+        ``{"type": "audio", "audio": array}`` with shape (samples,), float32, -1 to 1, 16 kHz. They stand where the model's
+        template puts them, and count as ``prompt_tokens``; how many they are turns out when they are read.
         """
         opened = self._ready()
         chat = check_messages(messages)
-        parts = [part for message in chat for part in self._content(opened, message)]
-        if len(parts) > _MAX_PARTS:
-            raise OptionError(f"messages have {len(parts)} pictures and sounds; the limit is {_MAX_PARTS}")
+        parts: list[Part] = []
+        for message in chat:
+            _prepare(opened, self._ref.repo, message, parts)
         text = _template(opened, self._ref.repo).render(
             chat, tools=tools, add_generation_prompt=not continue_last, continue_final_message=continue_last,
             extra=template_options,
@@ -188,7 +182,11 @@ class LiteLM(LazyModel["OpenedLm"], Generator):
 
     def render_chat(self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
         """The prompt that the model's template makes of a conversation."""
-        return _template(self._ready(), self._ref.repo).render(check_messages(messages), tools=tools)
+        opened = self._ready()
+        chat = check_messages(messages)
+        for message in chat:
+            _prepare(opened, self._ref.repo, message, [])
+        return _template(opened, self._ref.repo).render(chat, tools=tools)
 
     def benchmark(self, *, prefill_tokens: int = 256, decode_tokens: int = 128) -> LmSpeed:
         """LiteRT-LM's own measurement, with an engine of its own beside this one.
@@ -216,35 +214,66 @@ class LiteLM(LazyModel["OpenedLm"], Generator):
             threads=self._threads,
         )  # fmt: skip
 
-    def _content(self, opened: OpenedLm, message: dict[str, Any]) -> list[dict[str, Any]]:
-        """Make the content of a message what the template takes; gives its pictures and sounds."""
-        content = message.get("content")
-        if isinstance(content, str):
-            message["content"] = _as_text(content, opened.control_tokens)
-            return []
-        parts: list[dict[str, Any]] = []
-        shown: list[dict[str, Any]] = []
-        for part in content or []:
-            kind = part.get("type") if isinstance(part, Mapping) else None
-            if kind == "text":
-                shown.append(
-                    {"type": "text", "text": _as_text(check_text("text", part.get("text")), opened.control_tokens)}
-                )
-                continue
-            if kind not in ("image", "audio"):
-                raise OptionError(f"content={part!r:.60} must be parts of type text, image or audio")
-            if kind not in self.takes:
-                raise ModelKindError(f"{self._ref.repo} takes {' and '.join(self.takes)}, no {kind}")
-            parts.append({"type": kind, "blob": base64.b64encode(_ENCODERS[kind](part.get(kind))).decode()})
-            shown.append({"type": kind})
-        if content is not None:
-            message["content"] = shown
-        return parts
+
+def _prepare(opened: OpenedLm, name: str, message: dict[str, Any], parts: list[Part]) -> None:
+    """Make the content of a message what the template takes, and put its pictures and sounds to the others."""
+    content = message.get("content")
+    if isinstance(content, str):
+        message["content"] = _as_text(content, opened.control_texts)
+    elif content is not None:
+        message["content"] = list(_shown(opened, name, content, parts))
 
 
-def _run(
-    opened: OpenedLm, prompt: str, parts: Sequence[Mapping[str, Any]], options: GenerationOptions | None
-) -> Iterator[Delta]:
+def _shown(opened: OpenedLm, name: str, content: Sequence[Any], parts: list[Part]) -> Iterator[dict[str, str]]:
+    """What the template sees of a list of parts."""
+    from tabml.edge._lm.parts import add_part
+
+    seam = _Seam(opened.control_texts)
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "text":
+            yield {
+                "type": "text",
+                "text": seam.add(_as_text(check_text("text", part.get("text")), opened.control_texts)),
+            }
+            continue
+        if kind not in ("image", "audio"):
+            raise OptionError(f"content={part!r:.60} must be parts of type text, image or audio")
+        if kind not in opened.takes:
+            raise ModelKindError(f"{name} takes {' and '.join(opened.takes)}, no {kind}")
+        add_part(parts, kind, part.get(kind))
+        yield {"type": kind}
+        seam = _Seam(opened.control_texts)
+
+
+class _Seam:
+    """Texts that a template may put side by side, trimmed or not: a control token may not come of two of them."""
+
+    def __init__(self, control_texts: frozenset[str]) -> None:
+        self._texts = control_texts
+        self._most = max(map(len, control_texts), default=1)
+        self._before = self._trimmed = ""
+
+    def add(self, text: str) -> str:
+        """The next text, with a joiner before it where it would complete a token."""
+        if any(
+            each in joined for joined in (self._before + text, self._trimmed + text.strip()) for each in self._texts
+        ):
+            text = _JOINER + text
+        self._before = (self._before + text)[-self._most :]
+        self._trimmed = (self._trimmed + text.strip())[-self._most :]
+        return text
+
+
+def _run(opened: OpenedLm, prompt: str, parts: Sequence[Part], options: GenerationOptions | None) -> Iterator[Delta]:
+    found = opened.marks.kinds(prompt)
+    for kind in ("image", "audio"):
+        given = sum(part.kind == kind for part in parts)
+        if found.count(kind) != given:
+            raise OptionError(
+                f"the prompt has {found.count(kind)} marks like {getattr(opened.marks, kind)[0]} for {given} of type {kind}: "
+                f"{'the chat template has no place for them' if parts else 'give them by chat, in a content'}"
+            )
     cancellation = current_cancellation() or Cancellation()
     prompt = prompt.removeprefix(opened.start_text)  # LiteRT-LM writes it itself
     return opened.turns.stream(prompt, parts, options or GenerationOptions(), cancellation)
@@ -256,67 +285,9 @@ def _template(opened: OpenedLm, name: str) -> ChatTemplate:
     return opened.template
 
 
-def _as_text(text: str, control_tokens: frozenset[str]) -> str:
+def _as_text(text: str, control_texts: frozenset[str]) -> str:
     """The text with its control tokens broken, so that they are read as text."""
-    for token in control_tokens:
+    for token in control_texts:
         if token in text:
             text = text.replace(token, token[0] + _JOINER + token[1:])
     return text
-
-
-def _png(picture: object) -> bytes:
-    """A picture as a file.
-
-    Raises:
-        OptionError: it isn't one.
-        MissingExtraError: Pillow is not installed.
-    """
-    if (
-        not isinstance(picture, np.ndarray)
-        or picture.dtype != np.uint8
-        or picture.ndim != 3
-        or picture.shape[2] != 3
-        or not 1 <= min(picture.shape[:2]) <= max(picture.shape[:2]) <= _MAX_SIDE
-    ):
-        raise OptionError(
-            f"image={_shown(picture)} must be an RGB array of uint8, (height, width, 3), at most {_MAX_SIDE} a side"
-        )
-    try:
-        from PIL import Image
-    except ImportError:
-        raise MissingExtraError("vision", "pillow") from None
-    sink = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(sink, "PNG", compress_level=1)
-    return sink.getvalue()
-
-
-def _wav(sound: object) -> bytes:
-    """A sound as a file.
-
-    Raises:
-        OptionError: it isn't one.
-    """
-    if (
-        not isinstance(sound, np.ndarray)
-        or sound.dtype != np.float32
-        or sound.ndim != 1
-        or not 1 <= len(sound) <= _MAX_SECONDS * _RATE
-        or not np.isfinite(sound).all()
-    ):
-        raise OptionError(
-            f"audio={_shown(sound)} must be an array of finite float32, (samples,), 16 kHz, at most an hour"
-        )
-    sink = io.BytesIO()
-    with wave.open(sink, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(_RATE)
-        file.writeframes((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
-    return sink.getvalue()
-
-
-_ENCODERS = {"image": _png, "audio": _wav}
-
-
-def _shown(value: object) -> str:
-    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__

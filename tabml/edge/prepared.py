@@ -89,7 +89,10 @@ def _normalised(values: NDArray[Any], said: TensorMetadata | None) -> NDArray[np
 
 
 def stretched(pixels: Pixels, width: int, height: int) -> Pixels:
-    """A picture at another size: bilinear, pixels being areas (half-pixel centres), nothing beyond the edge."""
+    """A picture at another size: bilinear between pixels, which are points here.
+
+    Source: MediaPipe's ``image_to_tensor_calculator``, so that models answer as they do there.
+    """
     if pixels.shape[:2] == (height, width):
         return np.ascontiguousarray(pixels)
     low, high, share = _between(pixels.shape[0], height)
@@ -98,12 +101,12 @@ def stretched(pixels: Pixels, width: int, height: int) -> Pixels:
     rows += (pixels[high].astype(np.float32) - rows) * share.reshape(shape)
     low, high, share = _between(pixels.shape[1], width)
     whole = rows[:, low]
-    whole += (rows[:, high] - whole) * share.reshape(shape[:-1] if pixels.ndim == 3 else shape[1:] + (-1,))
+    whole += (rows[:, high] - whole) * share.reshape(shape[:-1] if pixels.ndim == 3 else (*shape[1:], -1))
     return np.rint(whole).astype(np.uint8)
 
 
 def _between(length: int, wanted: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
     """For each new place: the two old ones beside it, and how far it is from the first to the second."""
-    at = np.clip((np.arange(wanted) + 0.5) * length / wanted - 0.5, 0, length - 1)
+    at = np.clip(np.rint(np.arange(wanted) * (length / wanted * 32)) / 32, 0, length - 1)  # its OpenCV has 32 steps
     low = np.floor(at).astype(np.intp)
     return low, np.minimum(low + 1, length - 1), (at - low).astype(np.float32)

@@ -15,9 +15,9 @@ from typing import Any, Literal, get_args
 
 from numpy.typing import NDArray
 
-from tabml._litert.bundle import is_tflite
 from tabml._litert.specs import thread_count
 from tabml.edge.comparison import Comparison, Measure, Runner, Sample, check_limit, compare, kinds_of, measured, timed
+from tabml.edge.inspection import chosen
 from tabml.edge.models import ModelSource
 from tabml.edge.samples import checked, noise
 from tabml.edge.saving import save
@@ -69,6 +69,7 @@ def quantize(
     accuracy: Measure | None = None,
     max_drop: float | None = None,
     threads: int | None = 1,
+    member: str | None = None,
     files: FileProvider | None = None,
 ) -> Quantized:
     """Make a model's weights smaller.
@@ -91,6 +92,7 @@ def quantize(
         max_drop: How much accuracy may be lost at the most, 0 to 1. Judged on real samples or by ``accuracy``
             only, never on noise.
         threads: How many threads a call is timed with, 1 to 64; every core (at most 8) when None.
+        member: Which .tflite file of a .task bundle; needed where it has several. The result is that file, not the bundle.
         files: Where model files come from; the default provider when None.
 
     Raises:
@@ -104,7 +106,7 @@ def quantize(
     """
     _check(recipe, calibration, evaluation, accuracy, max_drop)
     threads = thread_count("threads", threads)
-    content = _content(model, files)
+    content = bytes(chosen(load_lite_model(model, files=files), member))
     from tabml._litert.rewriting import finished, modern, weights_of
 
     if weights_of(content).share > _QUANTISED_ALREADY:
@@ -145,13 +147,6 @@ def _check(recipe: object, calibration: object, evaluation: object, accuracy: ob
         raise OptionError(
             f"max_drop={max_drop!r} has nothing to be judged on; give evaluation=, calibration= or accuracy="
         )
-
-
-def _content(model: ModelSource, files: FileProvider | None) -> bytes:
-    content = bytes(load_lite_model(model, files=files))
-    if not is_tflite(content):
-        raise ModelKindError(f"model={_named(model)} is a bundle; give one of the .tflite files in it")
-    return content
 
 
 def _runner(content: bytes, threads: int, model: ModelSource) -> Runner:
@@ -195,7 +190,7 @@ def _compared(
 
 
 def _path_of(model: ModelSource) -> Path | None:
-    return Path(model) if isinstance(model, os.PathLike) else None
+    return Path(model).expanduser().absolute() if isinstance(model, os.PathLike) else None
 
 
 def _named(model: ModelSource) -> str:

@@ -18,13 +18,16 @@ def check_target(path: str | os.PathLike[str], source: str | os.PathLike[str] | 
         source: The file that must not be overwritten; None where there is none.
 
     Raises:
-        OptionError: they are one file, by whatever names, or ``path`` is no file that can be replaced.
+        OptionError: they are one file, by whatever names, or ``path`` is no file that can be made or replaced.
     """
     target = Path(path).expanduser()
-    if source is not None and target.exists() and target.samefile(Path(source).expanduser()):
+    original = Path(source).expanduser() if source is not None else None
+    if original is not None and original.exists() and target.exists() and target.samefile(original):
         raise OptionError(f"path={str(target)!r} is the original itself; give another name")
     if target.exists() and not target.is_file():
         raise OptionError(f"path={str(target)!r} is no regular file; give another name")
+    if not target.absolute().parent.is_dir():
+        raise OptionError(f"path={str(target)!r} is in a folder that there isn't; make it first")
     return target
 
 

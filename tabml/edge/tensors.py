@@ -15,12 +15,41 @@ Inputs = Mapping[str, ArrayLike] | Sequence[ArrayLike] | NDArray[Any]
 """By name; in the model's order; or the array of a model with one input."""
 
 
+def by_row(signature: Signature, given: Inputs) -> list[dict[str, NDArray[Any]]]:
+    """Inputs for each row of a batch.
+
+    Raises:
+        OptionError: an input is missing or unknown, the numbers of rows differ, or there are none; the model's own
+            first dimensions are neither 1 nor any.
+    """
+    values = dict(zip((spec.name for spec in signature.inputs), _in_order(signature, given), strict=True))
+    arrays = {name: np.asarray(value) for name, value in values.items()}
+    counts = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
+    if len(counts) != 1 or not min(counts):
+        raise OptionError(f"inputs: the arrays have {sorted(counts)} rows; give each as many, from 1")
+    fixed = [
+        spec.name for spec in (*signature.inputs, *signature.outputs) if spec.shape[:1] != (1,) and not spec.is_dynamic
+    ]
+    if fixed:
+        raise OptionError(f"{fixed[0]!r} has no first dimension of 1 for the rows of a batch; use run")
+    return [{name: array[at : at + 1] for name, array in arrays.items()} for at in range(counts.pop())]
+
+
 def arrays_for(signature: Signature, given: Inputs, *, quantize: bool, allow_nan: bool) -> list[NDArray[Any]]:
     """One array for each input, in the model's order.
 
     Raises:
         OptionError: an input is missing or unknown, or an array has another type or shape, or a NaN.
     """
+    values = _in_order(signature, given)
+    return [
+        _fitting(spec, value, quantize=quantize, allow_nan=allow_nan)
+        for spec, value in zip(signature.inputs, values, strict=True)
+    ]
+
+
+def _in_order(signature: Signature, given: Inputs) -> Sequence[ArrayLike]:
+    """One value for each input."""
     specs = signature.inputs
     if isinstance(given, Mapping):
         if len(given) != len(specs) or any(spec.name not in given for spec in specs):
@@ -37,31 +66,40 @@ def arrays_for(signature: Signature, given: Inputs, *, quantize: bool, allow_nan
         raise OptionError(f"inputs={given!r:.60} must be a mapping of names to arrays, a list of arrays, or an array")
     if len(values) != len(specs):
         raise OptionError(f"inputs: {len(values)} given; the model takes {_listed(specs)}")
-    return [
-        _fitting(spec, value, quantize=quantize, allow_nan=allow_nan) for spec, value in zip(specs, values, strict=True)
-    ]
+    return values
 
 
 def _fitting(spec: TensorSpec, value: ArrayLike, *, quantize: bool, allow_nan: bool) -> NDArray[Any]:
-    array = value if isinstance(value, np.ndarray) else _converted(spec, value, real=quantize and spec.is_quantized)
-    if quantize and spec.is_quantized and array.dtype.kind == "f":
+    if isinstance(value, np.ndarray) and value.dtype == spec.dtype and value.shape == spec.shape:
+        array = value
+    else:
+        array = _remade(spec, value, quantize=quantize)
+    if not allow_nan and array.dtype.kind == "f" and array.size:
+        lowest = array.min()  # NaN where there is one
+        if lowest != lowest:
+            raise OptionError(f"inputs[{spec.name!r}] has a NaN; open the model with allow_nan=True if it takes them")
+    return array
+
+
+def _remade(spec: TensorSpec, value: ArrayLike, *, quantize: bool) -> NDArray[Any]:
+    """Of the input's type, and of a shape that it takes."""
+    quantize = quantize and spec.is_quantized
+    array = value if isinstance(value, np.ndarray) else _converted(spec, value, real=quantize)
+    if quantize and array.dtype.kind == "f":
         array = spec.quantize(array)
-    if array.dtype != spec.dtype:
-        if spec.dtype.kind == "S" and array.dtype.kind in "SU":
-            array = np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
-        else:
-            hint = ""
-            if spec.is_quantized and array.dtype.kind == "f":
-                hint = "; real numbers go with quantize=True"
-            elif spec.dtype.kind != "S":
-                hint = f"; say array.astype(np.{spec.dtype})"
-            raise OptionError(f"inputs[{spec.name!r}] must be {spec}, not {array.dtype} {array.shape}{hint}")
-    if array.shape != spec.shape and not spec.accepts(array.shape):
+    if spec.dtype.kind == "S" and array.dtype.kind == "U":
+        array = np.char.encode(array, "utf-8")
+    if not spec.holds(array.dtype):
+        hint = ""
+        if spec.is_quantized and array.dtype.kind == "f":
+            hint = "; real numbers go with quantize=True"
+        elif spec.dtype.kind != "S":
+            hint = f"; say array.astype(np.{spec.dtype})"
+        raise OptionError(f"inputs[{spec.name!r}] must be {spec}, not {array.dtype} {array.shape}{hint}")
+    if not spec.accepts(array.shape):
         raise OptionError(
             f"inputs[{spec.name!r}] must be {spec}, not {array.dtype} {array.shape}{_remedy(spec, array)}"
         )
-    if not allow_nan and array.dtype.kind == "f" and array.size and np.isnan(np.minimum.reduce(array, axis=None)):
-        raise OptionError(f"inputs[{spec.name!r}] has a NaN; open the model with allow_nan=True if it takes them")
     return array
 
 

@@ -175,6 +175,16 @@ def find(name: str) -> CatalogEntry:
     return entries[name]
 
 
+@cache
+def _checksums() -> frozenset[str]:
+    return frozenset(each.sha256 for entry in load_catalog().values() for each in entry.files)
+
+
+def is_known(sha256: str) -> bool:
+    """Whether a file of the catalog has this checksum."""
+    return sha256 in _checksums()
+
+
 class CatalogProvider:
     """The catalog's models by name, each checked against its checksum before a byte is handed over.
 

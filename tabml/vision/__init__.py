@@ -8,6 +8,7 @@ from tabml.vision.faces import FaceDetector, FaceMesh, FaceMeshTracker
 from tabml.vision.frame import DEFAULT_LIMITS, DecodeLimits, Frame, PixelFormat, RawFormat
 from tabml.vision.hands import HandDetector, HandTracker
 from tabml.vision.holistic import HolisticDetector, HolisticTracker
+from tabml.vision.interactive import InteractiveSegmenter
 from tabml.vision.irises import IrisDetector, IrisTracker
 from tabml.vision.masks import HairSegmenter, Segmenter
 from tabml.vision.objects import ObjectDetector, ObjectTracker
@@ -72,6 +73,7 @@ __all__ = [
     "HolisticTracker",
     "ImageClassifier",
     "ImageEmbedder",
+    "InteractiveSegmenter",
     "IrisDetector",
     "IrisTracker",
     "Irises",

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import threading
-import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from tabml.errors import CorruptModelError, FrameError, FrameOrderError, ModelClosedError, OptionError
-from tabml.files import FileProvider, FileRef, load_model
+from tabml._litert.specs import thread_count as thread_count
+from tabml.errors import FrameError, FrameOrderError, ModelClosedError, OptionError
+from tabml.files import FileProvider, FileRef
+from tabml.files.lite import load_lite_model
 from tabml.vision.frame import Frame
 
 if TYPE_CHECKING:
@@ -51,24 +51,6 @@ def count(name: str, value: int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_FINDINGS:
         raise OptionError(f"{name}={value!r} must be a whole number from 1 to {MOST_FINDINGS}")
-    return value
-
-
-MOST_THREADS = 64
-_ENOUGH_THREADS = 8
-
-
-def thread_count(name: str, value: int | None) -> int:
-    """``value``, when it is a whole number from 1 to :data:`MOST_THREADS`; the cores at hand, at most 8, when None.
-
-    Raises:
-        OptionError: it is something else.
-    """
-    if value is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(cores, _ENOUGH_THREADS)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_THREADS:
-        raise OptionError(f"{name}={value!r} must be a whole number from 1 to {MOST_THREADS}, or None for every core")
     return value
 
 
@@ -139,8 +121,10 @@ class VisionModel(ABC, Generic[Result]):
         Raises:
             ModelFileNotFoundError: no provider has the model.
             ProviderError: a provider could not deliver it.
-            CorruptModelError: the bytes are not a model, or not the one asked for.
+            CorruptModelError: the bytes are not a model, not the one asked for, or the native library dies of them.
             ModelLoadError: the native library refused it.
+            UnsafeModelError: it wants weights out of other files.
+            CapacityError: no process can be started to try an unknown model in.
             ModelClosedError: the model is closed.
         """
         self._loaded()
@@ -174,13 +158,7 @@ class VisionModel(ABC, Generic[Result]):
             if self._closed:
                 raise ModelClosedError(f"this {type(self).__name__} is closed; open a new one")
             if self._task is None:
-                content = load_model(self._source, files=self._files)
-                if content[4:8] != b"TFL3" and not zipfile.is_zipfile(io.BytesIO(content)):
-                    raise CorruptModelError(
-                        f"model={self._source!r} is neither a .tflite nor a .task file; "
-                        "see: python -m tabml models list"
-                    )
-                self._task = self._build(content)
+                self._task = self._build(load_lite_model(self._source, files=self._files))
             return self._task
 
     def _after_ms(self, frame: Frame) -> int:

@@ -230,6 +230,8 @@ class _Canvas:
             result.selected().astype(np.uint8), self._cv2.RETR_EXTERNAL, self._cv2.CHAIN_APPROX_SIMPLE
         )
         self._cv2.drawContours(self.pixels, outline, -1, GREEN, self._thickness(), self._cv2.LINE_AA)
+        if result.prompt:
+            self.dots(np.array(result.prompt, np.float32), YELLOW)
 
 
 def _side(a: int, b: int) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tabml.files import FileProvider, load_model
+from tabml.files import FileProvider
+from tabml.files.lite import load_lite_model
 from tabml.vision._model import Detector, ModelSource, Task, Tracker, VisionModel, ratio, thread_count
 from tabml.vision.faces import mesh_of
 from tabml.vision.frame import Frame
@@ -64,7 +65,8 @@ class _HolisticModel(VisionModel[Holistic]):
         super().__init__(model=model, files=files)
 
     def _build(self, model: bytes | memoryview) -> Task:
-        from tabml.vision._graphs.graph import Graph, holds
+        from tabml._litert.bundle import holds, members
+        from tabml.vision._graphs.graph import Graph
         from tabml.vision._graphs.hands import HandGraph
         from tabml.vision._graphs.holistic import Together
         from tabml.vision._graphs.meshes import MeshGraph
@@ -72,11 +74,9 @@ class _HolisticModel(VisionModel[Holistic]):
 
         face = model
         if self._face is not None or not holds(model, "face_landmarks_detector.tflite"):
-            face = load_model(self._face or "face_landmarker", files=self._files)
-        hands = load_model(self._hands, files=self._files)
+            face = load_lite_model(self._face or "face_landmarker", files=self._files)
+        hands = load_lite_model(self._hands, files=self._files)
         if holds(hands, "hand_landmarker.task"):
-            from tabml.vision._graphs.graph import members
-
             (hands,) = members(hands, "hand_landmarker.task")
         common: dict[str, Any] = {
             "threads": 1,

@@ -14,10 +14,79 @@ from tabml.vision._model import ModelSource, Task, VisionModel, names, one_of, t
 from tabml.vision.frame import Frame
 from tabml.vision.results import Segmentation
 
-_PERSON = ("background", "person")
+
+class MaskModel(VisionModel[Segmentation]):
+    """What segmenters share: the mask that is wanted, made of the model's confidences."""
+
+    _one = "person"
+    """What the only mask of a model without names is of."""
+
+    def __init__(
+        self,
+        *,
+        kind: Literal["confidence", "category"],
+        classes: Sequence[str],
+        size: Literal["frame", "model"],
+        threads: int | None,
+        model: ModelSource,
+        files: FileProvider | None,
+    ) -> None:
+        one_of("kind", kind, ("confidence", "category"))
+        one_of("size", size, ("frame", "model"))
+        self._kind, self._size = kind, size
+        self._classes = names("classes", classes)
+        self._threads = thread_count("threads", threads)
+        self._labels: tuple[str, ...] = ()
+        self._single = False
+        super().__init__(model=model, files=files)
+
+    def _name(self, labels: tuple[str, ...], count: int) -> None:
+        """Take the names of so many masks.
+
+        Raises:
+            OptionError: a class that is wanted is none of them.
+        """
+        self._single = count == 1
+        self._labels = ("background", self._one) if self._single else labels or tuple(map(str, range(count)))
+        strange = sorted(set(self._classes) - set(self._labels))
+        if strange:
+            raise OptionError(f"classes: {strange[0]!r:.80} is none of the model's: {', '.join(self._labels)[:2000]}")
+
+    def _read(self, native: Any, frame: Frame) -> Segmentation:
+        from tabml.vision._graphs.masks import enlarged, likeliest
+
+        rows, columns, count = native.shape
+        width, height = (columns, rows) if self._size == "model" else (frame.width, frame.height)
+        mask: NDArray[Any]
+        if self._kind == "category" and count > 1:
+            mask = likeliest(native, width, height)
+        else:
+            mask = enlarged(self._wanted(native), width, height)
+            if self._kind == "category":
+                mask = (mask >= 0.5).view(np.uint8)
+        mask.flags.writeable = False
+        return Segmentation(
+            mask=mask,
+            kind=self._kind,
+            labels=self._labels,
+            timestamp_ms=frame.timestamp_ms,
+            frame_number=frame.frame_number,
+        )
+
+    @property
+    def _meant(self) -> tuple[int, ...]:
+        """The numbers of the classes that are wanted, or of the background where that is what is not."""
+        return tuple(map(self._labels.index, self._classes)) or (0,)
+
+    def _wanted(self, confidences: Any) -> NDArray[np.float32]:
+        """How surely each pixel of the model's own size is of a wanted class."""
+        mask: NDArray[np.float32] = confidences[:, :, 0]
+        if self._single:
+            return 1 - mask if self._classes == ("background",) else mask
+        return np.minimum(mask, np.float32(1)) if self._classes else 1 - mask
 
 
-class Segmenter(VisionModel[Segmentation]):
+class Segmenter(MaskModel):
     """Cuts the person out of the picture.
 
     The default is MediaPipe's selfie segmenter (model card, 2023): one person mask. ``deeplab_v3`` tells 21
@@ -51,13 +120,7 @@ class Segmenter(VisionModel[Segmentation]):
         Raises:
             OptionError: an option is outside its range.
         """
-        one_of("kind", kind, ("confidence", "category"))
-        one_of("size", size, ("frame", "model"))
-        self._kind, self._size = kind, size
-        self._classes = names("classes", classes)
-        self._threads = thread_count("threads", threads)
-        self._labels: tuple[str, ...] = ()
-        super().__init__(model=model, files=files)
+        super().__init__(kind=kind, classes=classes, size=size, threads=threads, model=model, files=files)
 
     def segment(self, frame: Frame) -> Segmentation:
         """The mask of one frame.
@@ -85,46 +148,14 @@ class Segmenter(VisionModel[Segmentation]):
         from tabml.vision._graphs.masks import SegmentGraph
 
         graph = SegmentGraph(model, threads=self._threads)
-        self._labels = _PERSON if graph.classes == 1 else graph.labels or tuple(map(str, range(graph.classes)))
-        strange = sorted(set(self._classes) - set(self._labels))
-        if strange:
+        try:
+            self._name(graph.labels, graph.classes)
+        except OptionError:
             graph.close()
-            raise OptionError(f"classes: {strange[0]!r:.80} is none of the model's: {', '.join(self._labels)[:2000]}")
+            raise
+        if self._kind == "confidence" and graph.classes > 1:
+            graph.meant = self._meant
         return graph
-
-    def _read(self, native: Any, frame: Frame) -> Segmentation:
-        from tabml.vision._graphs.masks import enlarged, likeliest
-
-        rows, columns, count = native.shape
-        width, height = (columns, rows) if self._size == "model" else (frame.width, frame.height)
-        mask: NDArray[Any]
-        if self._kind == "category" and count > 1:
-            mask = likeliest(native, width, height)
-        else:
-            mask = enlarged(self._wanted(native), width, height)
-            if self._kind == "category":
-                mask = (mask >= 0.5).view(np.uint8)
-        mask.flags.writeable = False
-        return Segmentation(
-            mask=mask,
-            kind=self._kind,
-            labels=self._labels,
-            timestamp_ms=frame.timestamp_ms,
-            frame_number=frame.frame_number,
-        )
-
-    def _wanted(self, confidences: Any) -> NDArray[np.float32]:
-        """How surely each pixel of the model's own size is of a wanted class."""
-        mask: NDArray[np.float32]
-        if confidences.shape[2] == 1:
-            mask = confidences[:, :, 0]
-            return 1 - mask if self._classes == ("background",) else mask
-        if not self._classes:
-            mask = 1 - confidences[:, :, 0]
-            return mask
-        rows = [self._labels.index(name) for name in self._classes]
-        mask = np.minimum(confidences[:, :, rows].sum(axis=2), np.float32(1))
-        return mask
 
 
 class HairSegmenter(Segmenter):

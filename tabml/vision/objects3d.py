@@ -6,7 +6,8 @@ import math
 from typing import Any, Literal
 
 from tabml.errors import OptionError
-from tabml.files import FileProvider, load_model
+from tabml.files import FileProvider
+from tabml.files.lite import load_lite_model
 from tabml.vision._model import Detector, ModelSource, Task, count, one_of, ratio, thread_count
 from tabml.vision.frame import Frame
 from tabml.vision.results import Box, Object3D, Objects3D
@@ -77,7 +78,7 @@ class ObjectDetector3D(Detector[Objects3D]):
         from tabml.vision._graphs.boxes3d import BoxGraph
 
         return BoxGraph(
-            load_model(self._detector, files=self._files),
+            load_lite_model(self._detector, files=self._files),
             model,
             labels=self._labels,
             threads=self._threads,

@@ -132,3 +132,12 @@ def frames(data: bytes, count: int, format: str = "jpeg", first: dict[str, str] 
             frame_data=data, format=format, timestamp_ms=1000 + 33 * number, frame_number=number,
             metadata=options if number == 0 else {},
         )  # fmt: skip
+
+
+def chunk_messages(codec: str, chunks: list[bytes], first: int = 0, **options: str) -> Iterator[Any]:
+    """Messages of a stream of encoded video, numbered from ``first`` on."""
+    for number, chunk in enumerate(chunks, first):
+        extra = {f"opt.{name}": value for name, value in options.items()} if number == first else {}
+        yield ml.VideoFrame(
+            frame_data=chunk, format=codec, timestamp_ms=5000 - number, frame_number=number, metadata=extra
+        )

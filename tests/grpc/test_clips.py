@@ -9,7 +9,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from child import Child, fails
+from child import Child, chunk_messages, fails
+from encoded import encoded
 
 from tabml.vision import Frame, TemplateMatcher
 from tabml_grpc.ml import ml_inference_pb2 as ml
@@ -97,15 +98,44 @@ def walk(photo: Frame) -> list[Frame]:
     return frames
 
 
+def assert_the_face_is_followed(answers: list[Any]) -> None:
+    first, last = (
+        Frame.from_named(each.frame_data, each.format, width=270, height=270).to_rgb().astype(int)
+        for each in (answers[0], answers[-1])
+    )
+    assert np.abs(first - 90).max(axis=2)[:, 10:20].mean() > 20  # the face is at the left edge of the picture
+    assert np.abs(last - 90).max(axis=2)[100:150, 40:230].mean() > 20
+
+
 @pytest.mark.parametrize("format", ["rgb", "jpeg"])
 def test_a_video_comes_back_in_another_shape(format: str, server: Child, walk: list[Frame]) -> None:
     answers = list(server.vision.StreamAutoFlip(video(walk, format, aspect_ratio="1:1", lookahead="10")))
     assert [(a.frame_number, a.timestamp_ms) for a in answers] == [(n, 7 * n) for n in range(24)]
     assert {(a.width, a.height, a.format) for a in answers} == {(270, 270, format)}
-    first = Frame.from_named(answers[0].frame_data, format, width=270, height=270).to_rgb().astype(int)
-    last = Frame.from_named(answers[-1].frame_data, format, width=270, height=270).to_rgb().astype(int)
-    assert np.abs(first - 90).max(axis=2)[:, 10:20].mean() > 20  # the face is at the left edge of the picture
-    assert np.abs(last - 90).max(axis=2)[100:150, 40:230].mean() > 20
+    assert_the_face_is_followed(answers)
+
+
+@pytest.mark.parametrize("codec", ["h264", "vp8", "vp9"])
+def test_an_encoded_video_comes_back_in_another_shape(codec: str, server: Child, walk: list[Frame]) -> None:
+    chunks = encoded(codec, [frame.pixels for frame in walk])
+    sent = chunk_messages(codec, chunks, aspect_ratio="1:1", lookahead="10")
+    answers = list(server.vision.StreamAutoFlip(sent))
+    assert [(a.frame_number, a.timestamp_ms) for a in answers] == [(n, 5000 - n) for n in range(24)]
+    assert {(a.width, a.height, a.format) for a in answers} == {(270, 270, "jpeg")}
+    assert_the_face_is_followed(answers)
+
+
+def test_frames_that_a_decoder_holds_back_are_cropped_too(server: Child, walk: list[Frame]) -> None:
+    chunks = encoded("h264", [frame.pixels for frame in walk], bf="3", tune="film", preset="medium", gop=24)
+    answers = list(server.vision.StreamAutoFlip(chunk_messages("h264", chunks, aspect_ratio="1:1")))
+    assert sorted(a.frame_number for a in answers) == list(range(24))
+
+
+def test_a_clip_with_chunks_missing_says_which(server: Child, walk: list[Frame]) -> None:
+    chunks = encoded("vp8", [frame.pixels for frame in walk])
+    messages = [each for each in chunk_messages("vp8", chunks, aspect_ratio="1:1") if each.frame_number != 7]
+    with fails(INVALID, "frame_number goes from 6 to 8", "keyframe"):
+        list(server.vision.StreamAutoFlip(iter(messages)))
 
 
 def test_options_of_the_shape_are_named(server: Child, walk: list[Frame]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from child import Child, fails, frames, serving
+from child import Child, chunk_messages, fails, frames, serving
 from encoded import encoded
 from relabelled import relabelled
 
@@ -414,14 +414,6 @@ def test_streams_over_the_limit_are_refused_at_once_and_status_calls_are_not(jpe
         assert list(server.vision.StreamFaceDetection(frames(jpeg, 1)))
 
 
-def chunk_messages(codec: str, chunks: list[bytes], first: int = 0, **options: str) -> Iterator[ml.VideoFrame]:
-    for number, chunk in enumerate(chunks, first):
-        extra = {f"opt.{name}": value for name, value in options.items()} if number == first else {}
-        yield ml.VideoFrame(
-            frame_data=chunk, format=codec, timestamp_ms=5000 - number, frame_number=number, metadata=extra
-        )
-
-
 @pytest.fixture(scope="module")
 def walking(portrait: Path) -> list[Any]:
     """A portrait that moves."""
@@ -467,6 +459,37 @@ def test_the_newest_frame_wins_after_all_were_decoded(walking: list[Any], server
     assert len(answers) < 100
     assert len(answers) + sum(a.stats.dropped for a in answers) == 100
     assert all(not a.stats.error for a in answers)
+
+
+@pytest.mark.parametrize("codec", ["h264", "vp8", "vp9"])
+def test_chunks_that_never_came_are_noticed(codec: str, walking: list[Any], server: Child) -> None:
+    messages = [
+        each for each in chunk_messages(codec, encoded(codec, walking), drop_policy="block") if each.frame_number != 5
+    ]
+    answers = list(server.vision.StreamFaceDetection(iter(messages)))
+    assert [(a.frame_number, bool(a.stats.error)) for a in answers] == [
+        (number, 6 <= number < 10) for number in range(20) if number != 5
+    ]
+    assert "frame_number goes from 4 to 6, so chunks are missing" in answers[5].stats.error
+    assert all("keyframe" in answer.stats.error for answer in answers[5:9])
+    assert all(len(answer.faces) == 1 for answer in answers[9:])
+
+
+@pytest.mark.parametrize("step", [0, 2, 7])
+def test_numbers_that_do_not_count_the_chunks_tell_nothing(step: int, walking: list[Any], server: Child) -> None:
+    messages = list(chunk_messages("vp9", encoded("vp9", walking), drop_policy="block"))
+    for number, message in enumerate(messages):
+        message.frame_number = step * number + (3 if number > 10 else 0)
+    answers = list(server.vision.StreamFaceDetection(iter(messages)))
+    assert [answer.stats.error for answer in answers] == [""] * 20
+
+
+def test_a_loss_that_the_next_keyframe_mends_is_no_error(walking: list[Any], server: Child) -> None:
+    messages = [
+        each for each in chunk_messages("vp8", encoded("vp8", walking), drop_policy="block") if each.frame_number != 9
+    ]
+    answers = list(server.vision.StreamFaceDetection(iter(messages)))
+    assert [answer.stats.error for answer in answers] == [""] * 19
 
 
 def test_a_stream_that_begins_in_the_middle_waits_for_a_keyframe(walking: list[Any], server: Child) -> None:

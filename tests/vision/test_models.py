@@ -355,7 +355,7 @@ def test_models_that_are_none_are_refused_and_the_process_lives(face: Frame, tmp
     for wrong, error in (
         (b"", CorruptModelError),
         (b"<html>not found</html>", CorruptModelError),
-        (content[: len(content) // 2], ModelLoadError),
+        (content[: len(content) // 2], CorruptModelError),
         (load_model("face_landmarker"), ModelLoadError),
     ):
         file.write_bytes(wrong)

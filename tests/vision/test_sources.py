@@ -35,6 +35,7 @@ from tabml.vision.sources import (
     read_folder,
     read_url,
 )
+from tabml.vision.sources.h264 import FrameNumbers, units
 
 CODECS = ("h264", "vp8", "vp9")
 
@@ -101,6 +102,67 @@ def test_a_spoilt_chunk_leads_to_the_next_keyframe(codec: Any) -> None:
             except FrameError:
                 pass
         assert all(seen[number] == number for number in (0, 1, 2, *range(10, 30)))
+
+
+X264 = {
+    "no reordering": {},
+    "frames that nothing is built on": {"bf": "3", "tune": "film", "preset": "medium"},
+    "a pyramid of them": {"bf": "5", "preset": "slow", "tune": "film", "x264-params": "b-pyramid=normal:ref=4"},
+    "slices": {"slices": "4"},
+    "matrices of its own": {"preset": "medium", "x264-params": "cqm=jvt"},
+    "fields": {"preset": "medium", "x264-params": "tff=1"},
+    "open groups": {"preset": "medium", "bf": "2", "x264-params": "open-gop=1"},
+    "intra refresh": {"x264-params": "intra-refresh=1"},
+}
+
+
+@pytest.mark.parametrize("name", X264)
+def test_a_picture_that_is_missing_is_seen_in_what_h264_says(name: str) -> None:
+    chunks = encoded("h264", moving(40), gop=20, **X264[name])
+    kinds = [{(unit[0] & 31, bool(unit[0] & 96)) for unit in units(chunk)} for chunk in chunks]
+    key, built_on = [(5, True) in each for each in kinds], [bool(each & {(1, True), (5, True)}) for each in kinds]
+    whole = FrameNumbers()
+    assert not any(whole.missing(chunk) for chunk in chunks)
+    seen = 0
+    for lost in range(1, len(chunks) - 1):
+        if key[lost] or key[lost + 1]:  # what comes then begins anew
+            continue
+        order = FrameNumbers()
+        told = [order.missing(chunk) for number, chunk in enumerate(chunks) if number != lost]
+        assert told[lost] == built_on[lost], lost
+        seen += told[lost]
+    assert seen > 10
+
+
+@pytest.mark.parametrize("lost", [1, 5, 18, 19])
+def test_nothing_is_painted_on_a_missing_picture(lost: int) -> None:
+    decoder, chunks = ChunkDecoder("h264"), encoded("h264", moving(30), gop=20)
+    problems = []
+    for number, chunk in enumerate(chunks):
+        if number == lost:
+            continue
+        try:
+            (frame,) = decoder.decode(chunk, frame_number=number)
+        except FrameError as problem:
+            problems.append(number)
+            assert "keyframe" in str(problem)
+        else:
+            assert number_of(frame) == number == frame.frame_number
+    assert problems == list(range(lost + 1, 20))
+
+
+@given(st.binary(max_size=80), st.integers(0, 29), st.integers(0, 60))
+def test_what_h264_says_is_read_of_any_bytes(noise: bytes, number: int, cut: int) -> None:
+    order, chunks = FrameNumbers(), chunks_of("h264")
+    for chunk in (
+        chunks[0],
+        noise,
+        b"\0\0\1" + noise,
+        chunks[number][:cut] + noise,
+        b"\0\0\1\x67" + noise,
+        chunks[number],
+    ):
+        assert order.missing(chunk) in (True, False)
 
 
 def test_frames_larger_than_the_limits_are_refused() -> None:

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from litert_lm_builder import litertlm_header_schema_py_generated as schema
 from litert_lm_builder.runtime.proto import llm_metadata_pb2
 
+from tabml.edge._lm.marks import Marks, marks_of
 from tabml.errors import CorruptModelError, ModelKindError, UnsafeModelError
 
 ENDINGS = (".litertlm", ".task")
@@ -65,6 +66,8 @@ class Container:
     """How a conversation becomes a prompt, as Jinja."""
     model_type: str
     """Such as ``gemma3`` or ``generic_model``."""
+    marks: Marks | None
+    """What stands for pictures and sounds in a prompt; None where it doesn't say which kind of model it is."""
     start_token: int | str | None
     """Put before every prompt by the library."""
     stop_tokens: tuple[tuple[int, ...] | str, ...]
@@ -112,12 +115,14 @@ def read_container(path: Path, name: str) -> Container:
         told = llm_metadata_pb2.LlmMetadata.FromString(raw)
     except DecodeError as problem:
         raise CorruptModelError(f"{name} has metadata that can't be read: {problem}") from None
+    marks = marks_of(told.llm_model_type)
     stops = tuple(_token(each) for each in told.stop_tokens)
     start = _token(told.start_token) if told.HasField("start_token") else None
     return Container(
         sections=tuple(sections),
-        template=_template(told),
+        template=_template(told, marks),
         model_type=told.llm_model_type.WhichOneof("model_type") or "generic_model",
+        marks=marks,
         start_token=start[0] if isinstance(start, tuple) and start else start if isinstance(start, str) else None,
         stop_tokens=tuple(each for each in stops if each),
         context_length=max(0, told.max_num_tokens),
@@ -202,7 +207,7 @@ def _token(union: Any) -> tuple[int, ...] | str:
     return str(union.token_str) if union.WhichOneof("token_union") == "token_str" else tuple(union.token_ids.ids)
 
 
-def _template(told: Any) -> str | None:
+def _template(told: Any, marks: Marks | None) -> str | None:
     """The file's Jinja, or one of the words that it puts around what each role says."""
     if told.jinja_prompt_template:
         return str(told.jinja_prompt_template)
@@ -210,10 +215,19 @@ def _template(told: Any) -> str | None:
         return None
     around = told.prompt_templates
     roles: Sequence[tuple[str, Any]] = (("user", around.user), ("assistant", around.model), ("system", around.system))
-    branches = "".join(
-        f"{{% {'if' if at == 0 else 'elif'} message['role'] == '{role}' %}}"
-        f"{{{{ {said.prefix!r} + message['content'] + {said.suffix!r} }}}}"
-        for at, (role, said) in enumerate(roles)
+    before, behind = (
+        "".join(
+            f"{{% {'if' if at == 0 else 'elif'} message['role'] == '{role}' %}}{{{{ {getattr(said, side)!r} }}}}"
+            for at, (role, said) in enumerate(roles)
+        )
+        + "{% endif %}"
+        for side in ("prefix", "suffix")
+    )
+    image, audio = ((kind or ("",))[0] for kind in ((marks.image, marks.audio) if marks else ((), ())))
+    content = (
+        "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+        f"{{{{ part['text'] if part['type'] == 'text' else {{'image': {image!r}, 'audio': {audio!r}}}[part['type']] }}}}"
+        "{% endfor %}{% endif %}"
     )
     begin = f"{{% if add_generation_prompt %}}{{{{ {around.model.prefix!r} }}}}{{% endif %}}"
-    return f"{{% for message in messages %}}{branches}{{% endif %}}{{% endfor %}}{begin}"
+    return f"{{% for message in messages %}}{before}{content}{behind}{{% endfor %}}{begin}"

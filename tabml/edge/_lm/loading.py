@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from tabml._litert.check import check_tflite
 from tabml.cancellation import current_cancellation
 from tabml.edge._lm.container import Container, read_container
+from tabml.edge._lm.marks import Marks, marks_by_tokens
 from tabml.edge._lm.native import NativeEngine
 from tabml.edge._lm.probe import check_loads
 from tabml.edge._lm.turns import Turns
@@ -38,10 +39,19 @@ class OpenedLm:
     """What its file says."""
     template: ChatTemplate | None
     """None where the file has none."""
-    control_tokens: frozenset[str]
-    """As texts."""
+    marks: Marks
+    """What stands for pictures and sounds in its prompts."""
+    control_texts: frozenset[str]
+    """Control tokens as texts, and the marks: what users write must not hold them."""
     start_text: str
     """How the token is written that LiteRT-LM puts before every prompt; empty where there is none."""
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """What a message may hold: ``text``, ``image`` and ``audio``."""
+        image = self.container.takes_pictures and self.marks.image
+        audio = self.container.takes_sound and self.marks.audio
+        return ("text", *(["image"] if image else []), *(["audio"] if audio else []))
 
     def close(self) -> None:
         """End what runs and free the model."""
@@ -82,10 +92,7 @@ def open_lm(
         length = context_length or made_for
         if not length:
             raise ModelKindError(f"{ref.repo} does not say how long its context is; give context_length")
-        check_loads(
-            path, ref.repo, device=device, threads=threads,
-            vision=container.takes_pictures, audio=container.takes_sound,
-        )  # fmt: skip
+        check_loads(path, ref.repo, device=device, threads=threads)
         with private_folder() as cache:
             engine = NativeEngine(
                 path, name=ref.repo, backend=device, threads=threads, context_length=length, cache=cache,
@@ -134,6 +141,7 @@ def _around(engine: NativeEngine, container: Container, length: int, keep: int) 
     start = _text_of(engine, container.start_token) if container.start_token is not None else ""
     said = _WRITTEN.findall(container.template or "")
     control = {text for text in {*stops, *said, start} if text and _is_token(engine, text)}
+    marks = container.marks or marks_by_tokens(engine.decode)
     turns = Turns(
         engine,
         context_length=length,
@@ -143,8 +151,9 @@ def _around(engine: NativeEngine, container: Container, length: int, keep: int) 
     )
     template = ChatTemplate(container.template) if container.template else None
     return OpenedLm(
-        turns=turns, container=container, template=template, control_tokens=frozenset(control), start_text=start
-    )
+        turns=turns, container=container, template=template, marks=marks, start_text=start,
+        control_texts=frozenset({*control, *marks.all}),
+    )  # fmt: skip
 
 
 def _is_token(engine: NativeEngine, text: str) -> bool:

@@ -32,6 +32,7 @@ _FUNCTIONS: Mapping[str, tuple[Any, ...]] = {  # result, arguments
     "engine_settings_create": (_pointer, _text, _text, _text, _text),
     "engine_settings_delete": (None, _pointer),
     "engine_settings_set_num_threads": (None, _pointer, _int),
+    "engine_settings_set_audio_num_threads": (None, _pointer, _int),
     "engine_settings_set_max_num_tokens": (None, _pointer, _int),
     "engine_settings_set_cache_dir": (None, _pointer, _text),
     "engine_settings_enable_benchmark": (None, _pointer),
@@ -65,6 +66,7 @@ _FUNCTIONS: Mapping[str, tuple[Any, ...]] = {  # result, arguments
     "conversation_send_message_stream": (_int, _pointer, _text, _text, _pointer, _Callback, _pointer),
     "conversation_cancel_process": (None, _pointer),
     "conversation_get_token_count": (_int, _pointer),
+    "conversation_get_benchmark_info": (_pointer, _pointer),
     "conversation_optional_args_create": (_pointer,),
     "conversation_optional_args_delete": (None, _pointer),
     "conversation_optional_args_set_max_output_tokens": (None, _pointer, _int),
@@ -212,17 +214,30 @@ class NativeEngine:
             raise ModelLoadError(f"LiteRT-LM can't read {name}: {last_error('it does not say why')}")
         if backend == "cpu":
             native.litert_lm_engine_settings_set_num_threads(settings, threads)
+        if audio:
+            native.litert_lm_engine_settings_set_audio_num_threads(settings, threads)
         if context_length is not None:
             native.litert_lm_engine_settings_set_max_num_tokens(settings, context_length)
         native.litert_lm_engine_settings_set_cache_dir(settings, os.fsencode(cache) if cache else b":nocache")
-        if benchmark is not None:
+        if benchmark is not None or vision or audio:  # only so it tells how many tokens a picture is
             native.litert_lm_engine_settings_enable_benchmark(settings)
+        if benchmark is not None:
             native.litert_lm_engine_settings_set_num_prefill_tokens(settings, benchmark[0])
             native.litert_lm_engine_settings_set_num_decode_tokens(settings, benchmark[1])
         self._handle: int | None = native.litert_lm_engine_create(settings)
         native.litert_lm_engine_settings_delete(settings)
         if not self._handle:
             raise ModelLoadError(f"LiteRT-LM can't open {name}: {last_error('it does not say why')}")
+        if vision or audio:
+            self._load_the_rest(name)
+
+    def _load_the_rest(self, name: str) -> None:
+        """Begin a conversation: only then what sees and hears is read from the file."""
+        try:
+            self.converse(Sampler(top_k=1, top_p=1.0, temperature=1.0, seed=0)).close()
+        except InferenceError as problem:
+            self.close()
+            raise ModelLoadError(f"{name} has nothing that sees or hears for LiteRT-LM: {problem}") from None
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text; control tokens written in it are control tokens."""
@@ -340,11 +355,25 @@ class NativeConversation:
         """How many it has read and written."""
         return max(0, int(self._native.litert_lm_conversation_get_token_count(self._handle)))
 
-    def send(self, content: list[dict[str, Any]], limits: Limits, hear: Callable[[str, bool, str], None]) -> None:
+    @property
+    def read(self) -> int:
+        """Tokens of the last message, its pictures and sounds among them; 0 where the engine takes text only."""
+        native = self._native
+        info = native.litert_lm_conversation_get_benchmark_info(self._handle)
+        if not info:
+            return 0
+        try:
+            turns = native.litert_lm_benchmark_info_get_num_prefill_turns(info)
+            return native.litert_lm_benchmark_info_get_prefill_token_count_at(info, turns - 1) if turns else 0
+        finally:
+            native.litert_lm_benchmark_info_delete(info)
+
+    def send(self, content: list[dict[str, str]], limits: Limits, hear: Callable[[str, bool, str], None]) -> None:
         """Say something; the answer is heard from a thread of the library.
 
         Args:
-            content: Parts as ``{"type": "text", "text": …}``.
+            content: Parts as ``{"type": "text", "text": …}``, and files in base64 as ``{"type": "image", "blob": …}`` or
+                ``{"type": "audio", …}``, as many of each as the text has marks.
             limits: Of the answer.
             hear: Called with a piece of the answer, whether it was the last, and an error or an empty text. May not
                 raise.

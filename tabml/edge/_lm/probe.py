@@ -6,25 +6,30 @@ import queue
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from tabml._trial import report, try_in_child
+from tabml.edge._lm.container import read_container
+from tabml.edge._lm.marks import marks_by_tokens
 from tabml.edge._lm.native import Limits, NativeEngine, Sampler
+from tabml.edge._lm.parts import RATE, Part, part_of
 from tabml.errors import InferenceError
 
 _TEXT = "Once upon a time, 12 < 345! é漢🙂\n\t"
 _TOKENS = 4
+_SIDE = 1536
+"""Of a picture that is more than models look at, so that their own limits are reached."""
 _PATIENCE_S = 600.0
 
 
-def check_loads(path: Path, name: str, *, device: str, threads: int, vision: bool, audio: bool) -> None:
-    """Load a file and write a few tokens, in a child process.
+def check_loads(path: Path, name: str, *, device: str, threads: int) -> None:
+    """Load a file and write a few tokens, and some more about a picture and a sound where it takes them, in a child process.
 
     Args:
         path: The file; what it holds has been checked.
         name: For messages.
         device: ``cpu`` or ``gpu``.
         threads: For ``cpu``.
-        vision: Load what reads pictures, too.
-        audio: Load what hears, too.
 
     Raises:
         CorruptModelError: the child died of it, or didn't end.
@@ -32,8 +37,7 @@ def check_loads(path: Path, name: str, *, device: str, threads: int, vision: boo
         CapacityError: no process can be started.
         CallCancelledError: the current cancellation was set.
     """
-    parts = [part for part, wanted in (("vision", vision), ("audio", audio)) if wanted]
-    try_in_child(__name__, path, name, device, str(threads), *parts, library="LiteRT-LM")
+    try_in_child(__name__, path, name, device, str(threads), library="LiteRT-LM")
 
 
 def main() -> None:
@@ -41,18 +45,29 @@ def main() -> None:
     report(lambda: _try(*sys.argv[1:]))
 
 
-def _try(path: str, name: str, device: str, threads: str, *parts: str) -> None:
+def _try(path: str, name: str, device: str, threads: str) -> None:
+    container = read_container(Path(path), name)
     engine = NativeEngine(
         Path(path), name=name, backend=device, threads=int(threads), context_length=None, cache=None,
-        vision="vision" in parts, audio="audio" in parts,
+        vision=container.takes_pictures, audio=container.takes_sound,
     )  # fmt: skip
     engine.decode(engine.encode(_TEXT))
+    _write(engine, name, _TEXT, [])
+    marks = container.marks or marks_by_tokens(engine.decode)
+    if container.takes_pictures and marks.image:
+        _write(engine, name, marks.image[0] + _TEXT, [part_of("image", np.full((_SIDE, _SIDE, 3), 99, np.uint8))])
+    if container.takes_sound and marks.audio:
+        _write(engine, name, marks.audio[0] + _TEXT, [part_of("audio", np.zeros(RATE // 2, np.float32))])
+
+
+def _write(engine: NativeEngine, name: str, prompt: str, parts: list[Part]) -> None:
     conversation = engine.converse(Sampler(top_k=2, top_p=1.0, temperature=1.0, seed=0))
     pieces: queue.SimpleQueue[tuple[str, bool, str]] = queue.SimpleQueue()
-    conversation.send([{"type": "text", "text": _TEXT}], Limits(max_tokens=_TOKENS), lambda *piece: pieces.put(piece))
+    content = [{"type": "text", "text": prompt}, *(part.to_native() for part in parts)]
+    conversation.send(content, Limits(max_tokens=_TOKENS), lambda *piece: pieces.put(piece))
     while True:
         _, last, problem = pieces.get(timeout=_PATIENCE_S)
         if problem:
             raise InferenceError(f"{name}: LiteRT-LM can't run it: {problem}")
         if last:
-            return
+            return conversation.close()

@@ -11,6 +11,7 @@ import atexit
 import os
 import queue
 import random
+import re
 import threading
 import time
 import weakref
@@ -21,6 +22,7 @@ from typing import Any
 
 from tabml.cancellation import Cancellation
 from tabml.edge._lm.native import Limits, NativeConversation, NativeEngine, Sampler
+from tabml.edge._lm.parts import Part
 from tabml.errors import CapacityError, InferenceError, ModelClosedError, ModelForkedError, OptionError
 from tabml.generation.calls import Answers, handed_over
 from tabml.generation.options import GenerationOptions
@@ -32,8 +34,7 @@ _LOOK_S = 0.02
 _SEEDS = 1 << 31
 _BAN = -100.0
 _EVERY = 1 << 24
-Part = Mapping[str, Any]
-"""A picture or a sound, as LiteRT-LM takes it."""
+_TOO_LONG = re.compile("Exceeding the maximum number of tokens|exceeds available state entries")
 
 
 @dataclass(eq=False)
@@ -44,8 +45,8 @@ class _Kept:
     sampler: Sampler
     text: str
     """All that it has read and written."""
-    parts: int
-    """Pictures and sounds that it has read."""
+    parts: tuple[bytes, ...]
+    """Digests of the pictures and sounds that it has read."""
     tokens: int
     ended: bool
     """It has also written a token that ends answers."""
@@ -58,6 +59,7 @@ class _Request:
     prompt: str
     parts: Sequence[Part]
     prompt_tokens: int
+    """Of its text, until its pictures and sounds have been read."""
     limits: Limits
     options: GenerationOptions
     cancellation: Cancellation
@@ -159,7 +161,14 @@ class Turns:
     ) -> Iterator[Delta]:
         """The answers, piece by piece; the last delta has the usage.
 
-        ``token_ids`` are those that the tokenizer writes the text with: LiteRT-LM tells text only.
+        ``token_ids`` are those that the tokenizer writes the text with: LiteRT-LM tells text only. How many tokens pictures and
+        sounds are turns out when they are read.
+
+        Args:
+            prompt: With as many marks as there are parts.
+            parts: Pictures and sounds, in the order of their marks.
+            options: Of the answers.
+            cancellation: Ends them.
 
         Raises:
             OptionError: an option is impossible here, or the prompt leaves no room in the context.
@@ -285,18 +294,23 @@ class Turns:
         if index == 0:
             request.cached = before
         try:
-            parts = list(request.parts[base.parts if base is not None else 0 :])
-            said = self._hear(request, index, conversation, [{"type": "text", "text": rest}, *map(dict, parts)])
+            parts = request.parts[len(base.parts) if base is not None else 0 :]
+            content = [{"type": "text", "text": rest}, *(part.to_native() for part in parts)]
+            said = self._hear(request, index, conversation, content)
             if said is None:
                 return
             read = len(self._engine.encode(rest)) + (self._start if base is None else 0)
+            if request.parts and said.pieces:
+                read = conversation.read
+                request.prompt_tokens = before + read
             tokens = conversation.tokens
-            wrote = max(said.pieces, tokens - before - read) if not parts else said.pieces
+            wrote = max(said.pieces, tokens - before - read)
             request.written += wrote
             ended = self._ended(said, wrote, request.limits.max_tokens, tokens)
             reason = said.reason or ("stop" if ended else "length")
             if said.reason is None:
-                kept = _Kept(conversation, sampler, request.prompt + said.text, len(request.parts), tokens, ended)
+                seen = tuple(part.digest for part in request.parts)
+                kept = _Kept(conversation, sampler, request.prompt + said.text, seen, tokens, ended)
                 with self._changed:
                     self._kept.append(kept)
                 keeping = True
@@ -308,12 +322,12 @@ class Turns:
 
     def _ended(self, said: _Said, wrote: int, most: int, tokens: int) -> bool:
         """Whether the model wrote a token that ends answers: one that was counted, but not told."""
-        if wrote < most and tokens < self.context_length:
-            return True
+        if wrote < most:
+            return tokens < self.context_length
         return said.pieces == wrote - 1 == len(self._engine.encode(said.text))
 
     def _hear(
-        self, request: _Request, index: int, conversation: NativeConversation, content: list[dict[str, Any]]
+        self, request: _Request, index: int, conversation: NativeConversation, content: list[dict[str, str]]
     ) -> _Said | None:
         """Send a message and hand over what is answered; None when nobody wants it any more."""
         pieces: queue.SimpleQueue[tuple[str, bool, str]] = queue.SimpleQueue()
@@ -333,7 +347,7 @@ class Turns:
                 request.say(index, scanner.rest())
                 return _Said("".join(heard), 0, "time")
             if problem:
-                raise InferenceError(f"LiteRT-LM failed: {problem}")
+                raise self._failure(problem)
             if text:
                 count += 1
                 heard.append(text)
@@ -351,6 +365,15 @@ class Turns:
                     request.say(index, rest)
                 return _Said("".join(heard), count, None)
 
+    def _failure(self, problem: str) -> InferenceError | OptionError:
+        """What LiteRT-LM says of an answer that failed."""
+        if _TOO_LONG.search(problem):
+            most = self.context_length
+            return OptionError(
+                f"the prompt with its pictures and sounds leaves no room in the context of {most} tokens"
+            )
+        return InferenceError(f"LiteRT-LM failed: {problem}")
+
     def _tokens_of(self, piece: str) -> list[int]:
         """What the tokenizer writes a piece with, without the space that SentencePiece puts before every text."""
         tokens = self._engine.encode(piece)
@@ -361,8 +384,11 @@ class Turns:
         best, rest = None, request.prompt
         if not _may_go_on(request.options):
             return best, rest
+        digests = tuple(part.digest for part in request.parts)
         for kept in self._kept:
             if not request.prompt.startswith(kept.text) or not _alike(kept.sampler, sampler):
+                continue
+            if digests[: len(kept.parts)] != kept.parts:
                 continue
             left = request.prompt[len(kept.text) :]
             if kept.ended:

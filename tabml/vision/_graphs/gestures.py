@@ -5,14 +5,12 @@ Gesture Recognizer model card, 2023; constants of MediaPipe's ``hand_gesture_rec
 
 from __future__ import annotations
 
-import io
-import zipfile
-
 import numpy as np
 
 from tabml._litert import LiteGraph
+from tabml._litert.bundle import members
 from tabml.errors import ModelLoadError
-from tabml.vision._graphs.graph import expect_shapes, members
+from tabml.vision._graphs.graph import expect_shapes
 from tabml.vision._graphs.regions import Float32
 
 _POINTS = 21
@@ -31,9 +29,9 @@ class GestureModel:
         """
         embedder, classifier = members(bundle, "gesture_embedder.tflite", "canned_gesture_classifier.tflite")
         try:
-            with zipfile.ZipFile(io.BytesIO(classifier)) as files:
-                self._labels = files.read("labels.txt").decode().split()
-        except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as problem:
+            (labels,) = members(classifier, "labels.txt")
+            self._labels = labels.decode().split()
+        except (ModelLoadError, UnicodeDecodeError) as problem:
             raise ModelLoadError(f"a model of another kind: the gestures have no names ({problem})") from problem
         self._embedder, self._classifier = LiteGraph(embedder), LiteGraph(classifier)
         expect_shapes(self._embedder, [(1, _POINTS, 3), (1, 1), (1, _POINTS, 3), (1, _EMBEDDED)])

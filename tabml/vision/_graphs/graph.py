@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import threading
-import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -18,28 +16,6 @@ from tabml.vision._graphs.regions import Pixels, scaled, stretched
 from tabml.vision._pixels import check_pixels
 
 Answer = TypeVar("Answer")
-
-
-def members(bundle: bytes | memoryview, *names: str) -> list[bytes]:
-    """Files of a .task bundle.
-
-    Raises:
-        ModelLoadError: it isn't one, or has not all of them.
-    """
-    try:
-        with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
-            return [archive.read(name) for name in names]
-    except (zipfile.BadZipFile, KeyError) as problem:
-        raise ModelLoadError(f"a model of another kind: {problem}") from problem
-
-
-def holds(bundle: bytes | memoryview, name: str) -> bool:
-    """Whether these are the bytes of a .task bundle with this file in it."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
-            return name in archive.namelist()
-    except zipfile.BadZipFile:
-        return False
 
 
 def expect_shapes(graph: LiteGraph, shapes: list[tuple[int, ...]]) -> None:

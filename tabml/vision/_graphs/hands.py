@@ -13,10 +13,11 @@ from typing import Any, Literal
 import numpy as np
 
 from tabml._litert import LiteGraph
+from tabml._litert.bundle import members
 from tabml.vision._graphs.detection import PALM, SsdDetector
 from tabml.vision._graphs.following import Follower, added
 from tabml.vision._graphs.gestures import GestureModel
-from tabml.vision._graphs.graph import Graph, expect_shapes, members
+from tabml.vision._graphs.graph import Graph, expect_shapes
 from tabml.vision._graphs.regions import (
     Float32,
     Pixels,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -19,7 +20,10 @@ _FAR = 60.0
 
 
 class SegmentGraph(Graph):
-    """Answers with confidences at the model's own size: float32, shape (rows, columns, classes)."""
+    """Answers with confidences at the model's own size: float32, shape (rows, columns, classes), or of what is meant."""
+
+    meant: tuple[int, ...] = ()
+    """Classes whose confidences are added up: then the answer has shape (rows, columns, 1). All by themselves when empty."""
 
     def __init__(self, model: bytes | memoryview, *, threads: int) -> None:
         """Load a segmenter with TFLite metadata.
@@ -35,29 +39,54 @@ class SegmentGraph(Graph):
         self.labels = metadata.labels
         """Names of the classes."""
         self._graph = LiteGraph(content, threads=threads)
+        self._powers: Float32 | None = None
         super().__init__(self._graph)
         try:
             self._input = PictureInput(self._graph, low=metadata.low, high=metadata.high)
-            shapes = [(spec.shape, spec.dtype) for spec in self._graph.outputs]
-            if len(shapes) != 1 or len(shapes[0][0]) != 4 or shapes[0][0][0] != 1 or shapes[0][1] != np.float32:
-                raise ModelLoadError(f"a model of another kind: it answers with {shapes}, not with masks")
-            self.classes = int(shapes[0][0][3])
+            self.classes = mask_count(self._graph, self.labels)
             """How many masks there are."""
-            if self.labels and len(self.labels) != self.classes:
-                raise ModelLoadError(f"the model has {self.classes} masks and {len(self.labels)} names")
         except ModelLoadError:
             self.close()
             raise
 
     def _find(self, pixels: Pixels, after_ms: int) -> Float32:
-        return self._graph.run([self._input.of(pixels)], lambda out: self._confidences(out[0][0]))
+        return self._graph.run([self._input.of(pixels)], lambda out: self._answer(out[-1][0]))
 
-    def _confidences(self, raw: Any) -> Float32:
-        if self._activation == "sigmoid":
-            return sigmoid(raw)
-        if self._activation == "softmax":
-            return softmax(raw)
-        return np.array(raw, np.float32)
+    def _answer(self, raw: Any) -> Float32:
+        if not self.meant:
+            return activated(raw, self._activation)
+        if self._activation != "softmax":
+            some: Float32 = activated(raw, self._activation)[:, :, self.meant].sum(axis=2, keepdims=True)
+            return some
+        if self._powers is None:  # new memory of this size for each frame would cost a quarter of the frame's time
+            self._powers = np.empty((raw.shape[0] * raw.shape[1], raw.shape[2]), np.float32)
+        totals = powers(raw, self._powers)
+        shares: Float32 = self._powers[:, self.meant].sum(axis=1, keepdims=True) / totals
+        return shares.reshape(*raw.shape[:2], 1)
+
+
+def mask_count(graph: LiteGraph, labels: Sequence[str]) -> int:
+    """How many masks a model answers with; they are its last output, after a score of their quality where it has one.
+
+    Raises:
+        ModelLoadError: it answers with something else, or has other than so many names.
+    """
+    given = [(spec.shape, spec.dtype) for spec in graph.outputs]
+    shape, dtype = given[-1] if len(given) in (1, 2) else ((), None)
+    if len(shape) != 4 or shape[0] != 1 or min(shape) < 1 or dtype != np.float32:
+        raise ModelLoadError(f"a model of another kind: it answers with {given}, not with masks")
+    if labels and len(labels) != shape[3]:
+        raise ModelLoadError(f"the model has {shape[3]} masks and {len(labels)} names")
+    return shape[3]
+
+
+def activated(raw: Any, activation: Literal["none", "sigmoid", "softmax"]) -> Float32:
+    """A model's own numbers as confidences, shape (rows, columns, classes)."""
+    if activation == "sigmoid":
+        return sigmoid(raw)
+    if activation == "softmax":
+        return softmax(raw)
+    return np.array(raw, np.float32)
 
 
 def enlarged(mask: Float32, width: int, height: int) -> Float32:
@@ -92,11 +121,19 @@ def likeliest(confidences: Float32, width: int, height: int) -> NDArray[np.uint8
 
 def softmax(raw: Any) -> Float32:
     """Of each pixel, shape (rows, columns, classes)."""
-    flat = np.ascontiguousarray(raw, np.float32).reshape(-1, raw.shape[2])
+    found = np.empty((raw.shape[0] * raw.shape[1], raw.shape[2]), np.float32)
+    found /= powers(raw, found)
+    return found.reshape(raw.shape)
+
+
+def powers(raw: Any, out: Float32) -> Float32:
+    """The exponentials of each pixel, shape (rows · columns, classes), into ``out``, and their sums, shape (…, 1)."""
+    flat = np.ascontiguousarray(raw, np.float32).reshape(out.shape)
     highest = flat.max()
     if highest - flat.min() > _FAR:
         highest = flat.max(axis=1, keepdims=True)
-    flat = flat - highest
-    powers = np.asarray(cv2.exp(flat), np.float32)
-    powers /= cv2.reduce(powers, 1, cv2.REDUCE_SUM)  # a BLAS's threads would spin into the next frame's
-    return powers.reshape(raw.shape)
+    np.subtract(flat, highest, out=out)
+    cv2.exp(out, dst=out)
+    return np.asarray(
+        cv2.reduce(out, 1, cv2.REDUCE_SUM), np.float32
+    )  # a BLAS's threads would spin into the next frame's

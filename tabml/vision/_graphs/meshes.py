@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from tabml._litert import LiteGraph
+from tabml._litert.bundle import members
 from tabml.vision._graphs.detection import FACE_FULL, FACE_SHORT, SsdDetector
 from tabml.vision._graphs.following import Follower, OneEuro, replaced
 from tabml.vision._graphs.geometry import HeadGeometry
-from tabml.vision._graphs.graph import Graph, Part, expect_shapes, members
+from tabml.vision._graphs.graph import Graph, Part, expect_shapes
 from tabml.vision._graphs.regions import Float32, Pixels, Region, cut, heading, sigmoid
 
 _SIDE = 256

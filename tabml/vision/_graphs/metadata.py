@@ -1,31 +1,18 @@
-"""What a .tflite model says about itself: names of classes, ranges of pixels, how outputs are read.
-
-The TFLite metadata are flatbuffers inside the file; the files that they name are in a zip archive behind it.
-"""
+"""What a vision model's metadata say: ranges of pixels, names of classes, how outputs are read."""
 
 from __future__ import annotations
 
-import importlib.util
-import io
-import struct
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from tabml.errors import MissingExtraError, ModelLoadError
+from tabml._litert import metadata
+from tabml._litert.metadata import TensorMetadata, told
+from tabml._litert.tables import Flatbuffer, Table
+from tabml.errors import ModelLoadError
 from tabml.vision._graphs.regions import Float32
 
-_NORMALIZATION = 1
-_CALIBRATION = 2
-_LABELS = (2, 3)  # along an axis, or by value
-_MOST_LABELS_BYTES = 4 << 20
-_BOX_PROPERTIES = 3
 _ACTIVATIONS: dict[int, Literal["none", "sigmoid", "softmax"]] = {0: "none", 1: "sigmoid", 2: "softmax"}
 
 
@@ -65,188 +52,76 @@ class Metadata:
     """Of segmenters: what makes confidences of their output."""
 
 
-def read_metadata(model: bytes) -> Metadata:
+def read_metadata(model: bytes | memoryview) -> Metadata:
     """The metadata of a .tflite model.
 
     Raises:
         ModelLoadError: it has none, or none that can be read.
-        MissingExtraError: mediapipe, whose schema is used, is not installed.
     """
     with told():
-        content = _buffer(model, b"TFLITE_METADATA")
-        if content is None:
+        found = metadata.read_metadata(model)
+        if found is None:
             raise ModelLoadError("the model has no TFLite metadata, so nothing tells what it takes and answers")
-        graph = _schema("metadata_schema").ModelMetadata.GetRootAs(content, 0).SubgraphMetadata(0)
-        outputs = [graph.OutputTensorMetadata(index) for index in range(graph.OutputTensorMetadataLength())]
-        for output in outputs:
-            if any(unit.OptionsType() == _CALIBRATION for unit in _units(output)):
-                raise ModelLoadError("the model wants its scores calibrated, which isn't done here")
-        custom = {each.Name() or b"": each for each in map(graph.CustomMetadata, range(graph.CustomMetadataLength()))}
-        detector, segmenter = custom.get(b"DETECTOR_METADATA"), custom.get(b"SEGMENTER_METADATA")
-        low, high = _range(graph.InputTensorMetadata(0))
+        if any(each.is_calibrated for each in found.outputs):
+            raise ModelLoadError("the model wants its scores calibrated, which isn't done here")
+        detector, segmenter = (found.custom.get(f"{kind}_METADATA") for kind in ("DETECTOR", "SEGMENTER"))
+        low, high = _range(found.inputs[0])
         return Metadata(
-            labels=_labels(model, outputs),
+            labels=next((each.labels for each in found.outputs if each.labels), ()),
             low=low,
             high=high,
-            outputs=tuple((each.Name() or b"").decode() for each in outputs),
-            decoding=None if detector is None else _decoding(detector.DataAsNumpy().tobytes()),
-            corners=_corners(outputs),
-            activation=None if segmenter is None else _activation(segmenter.DataAsNumpy().tobytes()),
+            outputs=tuple(each.name for each in found.outputs),
+            decoding=None if detector is None else _decoding(Flatbuffer(detector).root(), detector),
+            corners=next((each.corners for each in found.outputs if each.content == "boxes"), (0, 1, 2, 3)),
+            activation=None if segmenter is None else _ACTIVATIONS[Flatbuffer(segmenter).root().number(0, "b")],
         )
 
 
-@contextmanager
-def told() -> Iterator[None]:
-    """A flatbuffer that leads outside of itself, as an error of ours."""
-    try:
-        yield
-    except (
-        struct.error,
-        IndexError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        zipfile.BadZipFile,
-    ) as problem:
-        said = " ".join(str(problem).split())[:200]
-        raise ModelLoadError(f"the model's metadata can't be read: {type(problem).__name__}: {said}") from problem
-
-
-@cache
-def _schema(name: str) -> Any:
-    """A module of MediaPipe's that reads flatbuffers and needs nothing of MediaPipe's."""
-    package = importlib.util.find_spec("mediapipe")
-    if package is None or not package.submodule_search_locations:
-        raise MissingExtraError("vision", "mediapipe")
-    path = Path(package.submodule_search_locations[0], "tasks", "metadata", f"{name}_py_generated.py")
-    spec = importlib.util.spec_from_file_location(f"tabml.vision._graphs.{name}", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise MissingExtraError("vision", "mediapipe")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _buffer(model: bytes, name: bytes) -> bytes | None:
-    """The bytes of a named metadata entry of a model."""
-    from flatbuffers.table import Table
-
-    def table(at: int) -> Any:
-        return Table(model, at)
-
-    def slot(owner: Any, field: int) -> int:
-        return int(owner.Offset(4 + 2 * field))
-
-    root = table(struct.unpack_from("<I", model)[0])
-    entries = slot(root, 6)
-    if not entries:
-        return None
-    for index in range(root.VectorLen(entries)):
-        entry = table(root.Indirect(root.Vector(entries) + 4 * index))
-        if slot(entry, 0) and entry.String(entry.Pos + slot(entry, 0)) == name:
-            number = struct.unpack_from("<I", model, entry.Pos + slot(entry, 1))[0] if slot(entry, 1) else 0
-            buffers = slot(root, 4)
-            if number >= root.VectorLen(buffers):
-                raise IndexError(f"buffer {number}")
-            holder = table(root.Indirect(root.Vector(buffers) + 4 * number))
-            data = slot(holder, 0)
-            start, size = holder.Vector(data), holder.VectorLen(data)
-            if not 0 <= start <= start + size <= len(model):
-                raise IndexError(f"{size} bytes at {start}")
-            return model[start : start + size]
-    return None
-
-
-def _units(tensor: Any) -> list[Any]:
-    return [tensor.ProcessUnits(index) for index in range(tensor.ProcessUnitsLength())]
-
-
-def _range(tensor: Any) -> tuple[float, float]:
+def _range(tensor: TensorMetadata) -> tuple[float, float]:
     """What black and white become."""
-    for unit in _units(tensor):
-        if unit.OptionsType() == _NORMALIZATION:
-            options = _schema("metadata_schema").NormalizationOptions()
-            options.Init(unit.Options().Bytes, unit.Options().Pos)
-            means, deviations = set(options.MeanAsNumpy().tolist()), set(options.StdAsNumpy().tolist())
-            if len(means) != 1 or len(deviations) != 1 or 0 in deviations:
-                raise ModelLoadError("the model wants each colour normalised otherwise, which isn't done here")
-            mean, deviation = np.float32(means.pop()), np.float32(deviations.pop())
-            return float((np.float32(0) - mean) / deviation), float((np.float32(255) - mean) / deviation)
-    return 0.0, 1.0
+    means, deviations = set(tensor.mean), set(tensor.std)
+    if not means and not deviations:
+        return 0.0, 1.0
+    if len(means) != 1 or len(deviations) != 1 or 0 in deviations:
+        raise ModelLoadError("the model wants each colour normalised otherwise, which isn't done here")
+    mean, deviation = np.float32(means.pop()), np.float32(deviations.pop())
+    return float((np.float32(0) - mean) / deviation), float((np.float32(255) - mean) / deviation)
 
 
-def _labels(model: bytes, outputs: list[Any]) -> tuple[str, ...]:
-    for output in outputs:
-        for index in range(output.AssociatedFilesLength()):
-            file = output.AssociatedFiles(index)
-            if file.Type() in _LABELS:
-                return _lines(model, file.Name().decode())
-    return ()
-
-
-def _lines(model: bytes, name: str) -> tuple[str, ...]:
-    with zipfile.ZipFile(io.BytesIO(model)) as files:
-        try:
-            size = files.getinfo(name).file_size
-        except KeyError:
-            raise ModelLoadError(f"the model's metadata names {name!r:.80}, which is not in it") from None
-        if size > _MOST_LABELS_BYTES:
-            raise ModelLoadError(f"the names of the model's classes are {size} bytes long")
-        return tuple(files.read(name).decode().splitlines())
-
-
-def _corners(outputs: list[Any]) -> tuple[int, ...]:
-    for output in outputs:
-        content = output.Content()
-        if content is not None and content.ContentPropertiesType() == _BOX_PROPERTIES:
-            box = _schema("metadata_schema").BoundingBoxProperties()
-            box.Init(content.ContentProperties().Bytes, content.ContentProperties().Pos)
-            if box.IndexLength() == 4:
-                order = tuple(int(each) for each in box.IndexAsNumpy())
-                if sorted(order) != [0, 1, 2, 3]:
-                    raise ValueError(f"corners {order}")
-                return order
-    return (0, 1, 2, 3)
-
-
-def _activation(content: bytes) -> Literal["none", "sigmoid", "softmax"]:
-    number = _schema("image_segmenter_metadata_schema").ImageSegmenterOptions.GetRootAs(content, 0).Activation()
-    return _ACTIVATIONS[number]
-
-
-def _decoding(content: bytes) -> Decoding:
-    options = _schema("object_detector_metadata_schema").ObjectDetectorOptions.GetRootAs(content, 0)
-    how, anchors = options.TensorsDecodingOptions(), options.SsdAnchorsOptions().FixedAnchorsSchema()
-    scales = how.XScale(), how.YScale(), how.WScale(), how.HScale()
-    if how.NumCoords() != 4 or how.NumKeypoints() or how.NumClasses() < 1 or not all(scales):
+def _decoding(options: Table, content: bytes) -> Decoding:
+    """Source: MediaPipe's ``object_detector_metadata_schema.fbs``."""
+    anchors, how = options.table(1), options.table(2)
+    anchors = anchors.table(0) if anchors is not None else None
+    if anchors is None or how is None:
+        raise ValueError("no anchors")
+    classes, boxes, coordinates, _, keypoints = (how.number(field, "i") for field in range(5))
+    x, y, width, height = (float(how.number(field, "f")) for field in range(6, 10))
+    if coordinates != 4 or keypoints or classes < 1 or not (x and y and width and height):
         raise ModelLoadError("the model's boxes have keypoints, or no classes, or no scale")
     return Decoding(
-        anchors=_floats(anchors, how.NumBoxes()),
-        scales=scales,
-        exponential=bool(how.ApplyExponentialOnBoxSize()),
-        sigmoid=bool(how.SigmoidScore()),
-        classes=how.NumClasses(),
+        anchors=_anchors(anchors, content, boxes),
+        scales=(x, y, width, height),
+        exponential=bool(how.number(10, "?")),
+        sigmoid=bool(how.number(11, "?")),
+        classes=classes,
     )
 
 
-def _floats(schema: Any, count: int) -> Float32:
-    """All anchors at once: one by one, twenty thousand take a tenth of a second."""
-    inner = schema._tab
-    field = inner.Offset(4)
-    if not field or inner.VectorLen(field) != count:
-        raise ValueError(f"{inner.VectorLen(field) if field else 0} anchors for {count} boxes")
-    content = np.frombuffer(inner.Bytes, np.uint8)
-    start = inner.Vector(field)
-    places = start + 4 * np.arange(count) + _words(content, start + 4 * np.arange(count), "<u4")
-    tables = places - _words(content, places, "<i4")
+def _anchors(schema: Table, content: bytes, count: int) -> Float32:
+    """All at once: one by one, twenty thousand take a tenth of a second."""
+    start, length = schema.vector(0, 4) or (0, 0)
+    if length != count:
+        raise ValueError(f"{length} anchors for {count} boxes")
+    raw = np.frombuffer(content, np.uint8)
+    places = start + 4 * np.arange(count) + _words(raw, start + 4 * np.arange(count), "<u4")
+    tables = places - _words(raw, places, "<i4")
     found = np.zeros((count, 4), np.float32)
     for column in range(4):
-        known = _words(content, tables, "<u2") > 4 + 2 * column
+        known = _words(raw, tables, "<u2") > 4 + 2 * column
         offsets = np.zeros(count, np.int64)
-        offsets[known] = _words(content, tables[known] + 4 + 2 * column, "<u2")
+        offsets[known] = _words(raw, tables[known] + 4 + 2 * column, "<u2")
         said = offsets > 0
-        found[said, column] = _words(content, places[said] + offsets[said], "<f4", whole=False)
+        found[said, column] = _words(raw, places[said] + offsets[said], "<f4", whole=False)
     if not np.isfinite(found).all():
         raise ValueError("anchors that are no numbers")
     return found

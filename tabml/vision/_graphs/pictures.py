@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from tabml._litert import LiteGraph
+from tabml._litert.metadata import told
 from tabml.errors import ModelLoadError
 from tabml.vision._graphs.graph import Graph, PictureInput
-from tabml.vision._graphs.metadata import read_metadata, told
+from tabml.vision._graphs.metadata import read_metadata
 from tabml.vision._graphs.regions import Float32, Pixels
 
 _FULLY_CONNECTED = 9  # of BuiltinOperator in TFLite's schema

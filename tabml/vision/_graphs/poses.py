@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from tabml._litert import LiteGraph
+from tabml._litert.bundle import members
 from tabml.vision._graphs.detection import POSE, SsdDetector
 from tabml.vision._graphs.following import Follower, LowPass, OneEuro, replaced
-from tabml.vision._graphs.graph import Graph, expect_shapes, members
+from tabml.vision._graphs.graph import Graph, expect_shapes
 from tabml.vision._graphs.regions import Float32, Pixels, Region, cut, heading, padding, sigmoid
 
 _SIDE = 256

@@ -31,6 +31,8 @@ class Segmentation:
     """The frame's own timestamp, milliseconds, as it came in."""
     frame_number: int | None = None
     """The frame's own number, as it came in."""
+    prompt: tuple[tuple[float, float], ...] = ()
+    """Where an interactive segmenter was pointed: x and y of each place, 0 to 1."""
 
     @property
     def width(self) -> int:
@@ -70,6 +72,7 @@ class Segmentation:
             "frame_number": self.frame_number,
             "labels": list(self.labels),
             "coverage": self.coverage,
+            "prompt": [list(place) for place in self.prompt],
             "runs": np.diff(edges, prepend=0).tolist(),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tabml.vision.sources.alignment import Missing, aligned, aligned_async, resampled, resampled_async
 from tabml.vision.sources.channel import FrameChannel
 from tabml.vision.sources.chunks import ChunkDecoder, Codec
 from tabml.vision.sources.folders import read_folder
@@ -15,10 +16,15 @@ __all__ = [
     "Codec",
     "FrameChannel",
     "LiveSource",
+    "Missing",
     "Screen",
     "VideoReader",
+    "aligned",
+    "aligned_async",
     "in_async",
     "read_folder",
     "read_url",
     "read_video",
+    "resampled",
+    "resampled_async",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 
 from tabml.errors import FrameError, FrameTooLargeError, OptionError
 from tabml.vision.frame import DEFAULT_LIMITS, DecodeLimits, Frame
+from tabml.vision.sources.h264 import FrameNumbers, units
 from tabml.vision.video import av_library
 
 Codec = Literal["h264", "vp8", "vp9"]
@@ -19,8 +20,9 @@ _NEWEST = 64
 class ChunkDecoder:
     """Frames of one encoded stream, given one access unit at a time; not for several threads at once.
 
-    Begins with a keyframe, and waits for the next one after a chunk that can't be decoded. A chunk that is missing altogether
-    is not always seen by a decoder, which then paints on what it has: whoever knows of a gap says :meth:`lost`.
+    Begins with a keyframe, and waits for the next one after a chunk that can't be decoded, and after one that is missing
+    altogether where the stream tells of it, as H.264 does. VP8 and VP9 don't, and their decoders paint on what they have:
+    whoever knows of a gap says :meth:`lost`.
     """
 
     def __init__(self, codec: Codec, *, limits: DecodeLimits = DEFAULT_LIMITS) -> None:
@@ -41,6 +43,7 @@ class ChunkDecoder:
         self._context: Any = None
         self._numbers: dict[int, tuple[int | None, int | None]] = {}
         self._count = 0
+        self._order = FrameNumbers() if codec == "h264" else None
         self.waiting = True
         """Whether nothing comes before the next keyframe."""
         self._open()
@@ -68,6 +71,9 @@ class ChunkDecoder:
             raise FrameError(f"the chunk is not {self._codec}{_HINTS.get(self._codec, '')}")
         if self.waiting and not key:
             raise FrameError("the stream has to begin with a keyframe, and again after a loss; ask the sender for one")
+        if self._order is not None and self._order.missing(data):
+            self.lost()
+            raise FrameError("a chunk before this one is missing; a keyframe has to come next")
         self._count += 1
         self._numbers[self._count] = (timestamp_ms, frame_number)
         self._numbers.pop(self._count - _NEWEST, None)
@@ -129,12 +135,7 @@ class ChunkDecoder:
 def _h264_key(data: bytes) -> bool | None:
     if not data.startswith((b"\0\0\1", b"\0\0\0\1")):
         return None
-    kinds = set()
-    at = data.find(b"\0\0\1")
-    while 0 <= at < len(data) - 3:
-        kinds.add(data[at + 3] & 31)
-        at = data.find(b"\0\0\1", at + 3)
-    return 5 in kinds  # an IDR picture; ITU-T H.264, table 7-1
+    return any(unit[0] & 31 == 5 for unit in units(data))  # an IDR picture; ITU-T H.264, table 7-1
 
 
 def _vp8_key(data: bytes) -> bool | None:

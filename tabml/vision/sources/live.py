@@ -35,6 +35,8 @@ class LiveSource(ABC):
         self._reader: threading.Thread | None = None
         self.frames_read = 0
         """How many frames came."""
+        self.began_ms: int | None = None
+        """When its timestamps were 0, on the clock of ``time.monotonic``; None before the first ``next``."""
 
     @abstractmethod
     def _grab(self) -> Frame | None:
@@ -101,6 +103,7 @@ class LiveSource(ABC):
 
     def _read(self) -> None:
         began = time.monotonic()
+        self.began_ms = round(began * 1000)
         try:
             while not self._closed:
                 frame = self._grab()

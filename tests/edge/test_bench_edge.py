@@ -1,0 +1,49 @@
+"""``tabml bench edge``: that it measures, shows and writes; never how quick anything is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tabml.bench import edge_models
+from tabml.bench.rows import Row
+from tabml.cli import main
+from tabml.errors import OptionError
+
+
+def test_the_command_measures_every_case(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_models, "MODELS", ("face_detector",))
+    assert main(["bench", "edge", "--quick", "--json", "--out", str(tmp_path)]) == 0
+    found = [Row(**row) for row in json.loads(capsys.readouterr().out)]
+    assert json.loads((tmp_path / "edge.json").read_text()) == [row.to_dict() for row in found]
+    assert (tmp_path / "edge.png").stat().st_size > 5_000
+    assert {row.case.partition(",")[0] for row in found} == {
+        "face_detector", "classes", "opencv", "together", "load", "growth",
+    }  # fmt: skip
+    assert all(row.value > 0 for row in found if row.case != "growth")
+    assert {row.peer for row in found if row.ratio is not None} == {
+        "LiteRT", "mediapipe", "opencv", "tabml, 1 model", "tabml, known",
+    }  # fmt: skip
+    for row in found:
+        if row.ratio is not None:
+            (peer,) = [each for each in found if each.case == row.case and each.name == row.peer]
+            assert row.ratio == pytest.approx(row.value / peer.value)
+
+
+def test_an_unknown_case_names_those_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "edge", "--only", "speed", "--out", str(tmp_path)]) == 1
+    assert "models, classes, opencv" in capsys.readouterr().err
+    with pytest.raises(OptionError, match="only='speed'"):
+        edge_models.measure(["speed"])
+    assert main(["bench", "edge", "--video", "x.mp4", "--out", str(tmp_path)]) == 1
+    assert main(["bench", "edge", "--lm", str(tmp_path / "none.litertlm"), "--out", str(tmp_path)]) == 1
+
+
+def test_the_help_names_every_case(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    assert ", ".join(edge_models.CASES) in " ".join(capsys.readouterr().out.split())
