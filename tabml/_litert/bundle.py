@@ -12,7 +12,7 @@ from tabml.errors import CorruptModelError, ModelLoadError
 MAX_MEMBERS = 256
 MAX_UNPACKED_BYTES = 1 << 30
 MAX_RATIO = 64
-"""What a member unpacks to, as a multiple of what it is packed into; models hardly shrink, and text by ten at the most."""
+"""What all unpacks to, as a multiple of what it is packed into; models hardly shrink, and text by ten at the most."""
 _MAX_DEPTH = 2
 _END, _END_BYTES, _LONGEST_COMMENT = b"PK\5\6", 22, 0xFFFF
 

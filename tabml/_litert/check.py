@@ -1,8 +1,8 @@
 """A .tflite file nobody vouches for, looked at before LiteRT is: a pure-Python walk over all it says about itself.
 
-LiteRT checks that offsets lead somewhere. What it takes on trust is checked here: that constants are as long as their shapes
-say, that every number of a tensor, buffer, operator or subgraph is one there is, that nothing is used before it is
-computed or written that can't be, that subgraphs don't call each other in circles. What only an operator's own code
+LiteRT checks that offsets lead somewhere. What it takes on trust is checked here: that constants are as long as their
+shapes say, that every number of a tensor, buffer, operator or subgraph is one there is, that nothing is used before it
+is computed or written that can't be, that subgraphs don't call each other in circles. What only an operator's own code
 can find is left to :mod:`tabml._litert.probe`.
 
 Source of the numbers of fields and of the enumerations: TFLite's ``schema.fbs``, version 3.
@@ -148,7 +148,7 @@ class _Walk:
                 calls.add(self._one_of(number, len(self._sizes), where, "subgraph"))
 
     def _tensor(self, tensor: Table, where: str) -> str:
-        """``constant``, ``variable`` or ``computed``; ``empty`` when it has no elements, so that nothing is read of it."""
+        """``constant``, ``variable`` or ``computed``; ``empty`` when it has no elements that could be read."""
         kind = tensor.number(1, "b")
         if not 0 <= kind < len(_BITS):
             _refuse(f"{where} is of type {kind}")

@@ -37,6 +37,7 @@ try:
 except ImportError:
     raise MissingExtraError("vision", "ai-edge-litert") from None
 
+_NO_PLACE = "the model's inputs and outputs have no fixed place in memory; use run"
 Answer = TypeVar("Answer")
 Array = NDArray[Any]
 
@@ -70,7 +71,7 @@ class Lent:
 
 
 class LiteGraph:
-    """A model for LiteRT. Calls from several threads run one after another; graphs in different threads side by side."""
+    """A model for LiteRT. Calls of several threads run one after another; graphs in different threads side by side."""
 
     def __init__(self, model: bytes | memoryview, *, threads: int = 1) -> None:
         """Load it.
@@ -89,7 +90,6 @@ class LiteGraph:
         self._lock = threading.RLock()
         self._process = os.getpid()
         self._lent: list[weakref.ref[Array]] = []
-        self._lending = False
         self._ready: set[int] = set()  # graphs whose tensors have memory
         self._ran: set[int] = set()  # graphs that have run since they got it
         self._moving: set[int] = set()  # graphs with outputs that get their memory only in a run
@@ -134,6 +134,8 @@ class LiteGraph:
 
         Raises:
             InferenceError: an array has another shape or dtype, or LiteRT failed.
+            OptionError: arrays have other lengths than before, and views of :meth:`lend` are held, or LiteRT can't run
+                them.
             ModelClosedError: :meth:`close` came first.
             ModelForkedError: this process is a fork of the one that loaded the model.
         """
@@ -153,11 +155,14 @@ class LiteGraph:
             native, graph = memory.native, entry.places.graph
             if graph not in self._ready:
                 self._allocate(graph)
-            for place, array in zip(entry.places.inputs, arrays, strict=True):
-                if array.dtype.kind == "S":
-                    native.SetTensor(place, array.astype(object), graph)
-                else:
-                    native.tensor(memory, place, graph)[...] = array
+            try:
+                for place, array in zip(entry.places.inputs, arrays, strict=True):
+                    if array.dtype.kind == "S":
+                        native.SetTensor(place, array.astype(object), graph)
+                    else:
+                        native.tensor(memory, place, graph)[...] = array
+            except (ValueError, RuntimeError) as problem:
+                raise InferenceError(f"LiteRT can't take the inputs: {_said(problem)}") from problem
             self._invoke(memory, graph)
             places = zip(entry.places.outputs, entry.spec.outputs, strict=True)
             return read([self._output(memory, place, graph, spec.dtype) for place, spec in places])
@@ -193,7 +198,7 @@ class LiteGraph:
             if graph in self._moving or any(
                 spec.dtype.kind == "S" for spec in (*entry.spec.inputs, *entry.spec.outputs)
             ):
-                raise OptionError("the model's outputs have no fixed place in memory; use run")
+                raise OptionError(_NO_PLACE)
             every = (*entry.places.inputs, *entry.places.outputs)
             views = self._views(memory, every, graph)
             before, count = [_address(view) for view in views], len(entry.places.inputs)
@@ -204,9 +209,8 @@ class LiteGraph:
                 memory.native.ResetVariableTensors()  # as if it hadn't run
                 views = self._views(memory, every, graph)
             if [_address(view) for view in views] != before or any(_within(view, memory.model) for view in views):
-                raise OptionError("the model's inputs and outputs have no fixed place in memory; use run")
+                raise OptionError(_NO_PLACE)
             self._lent = [view for view in self._lent if view() is not None] + [weakref.ref(view) for view in views]
-            self._lending = True
 
             def invoke() -> None:
                 current = self._usable()
@@ -214,10 +218,7 @@ class LiteGraph:
                 if [_address(view) for view in self._views(current, every, graph)] != before:
                     raise InferenceError("the model's memory moved in a run; use run instead")
 
-            try:
-                yield Lent(views[:count], views[count:], invoke)
-            finally:
-                self._lending = False
+            yield Lent(views[:count], views[count:], invoke)
 
     def reset(self) -> None:
         """Set the model's variables, where it has any, to what they began with."""
@@ -289,11 +290,9 @@ class LiteGraph:
         self._signatures = tuple(entry.spec for entry in self._entries)
 
     def _resize(self, entry: _Entry, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        if self._lending:
-            raise OptionError("the model's memory is lent; run with other shapes outside of the block")
-        self._lent = [view for view in self._lent if view() is not None]
-        if self._lent:
-            raise OptionError("views of the model's buffers are still held; let go of them before it gets other shapes")
+        if any(view() is not None for view in self._lent):
+            raise OptionError("views of the model's buffers are held; let go of them before it gets other shapes")
+        self._lent.clear()
         before = {spec.name: spec.shape for spec in entry.spec.inputs}
         try:
             self._reshape(entry, {**before, **shapes})
@@ -303,6 +302,7 @@ class LiteGraph:
 
     def _reshape(self, entry: _Entry, shapes: Mapping[str, tuple[int, ...]]) -> None:
         native = self._usable().native
+        self._ready.discard(entry.places.graph)
         with _told(OptionError, f"LiteRT can't run the model with the shapes {dict(shapes)}"):
             for place, spec in zip(entry.places.inputs, entry.spec.inputs, strict=True):
                 native.ResizeInputTensor(place, np.array(shapes[spec.name], np.int32), False, entry.places.graph)
@@ -322,7 +322,10 @@ class LiteGraph:
         return found
 
     def _views(self, memory: _Memory, places: Sequence[int], graph: int) -> list[Array]:
-        return [memory.native.tensor(memory, place, graph) for place in places]
+        try:
+            return [memory.native.tensor(memory, place, graph) for place in places]
+        except ValueError:
+            raise OptionError(_NO_PLACE) from None
 
     def _invoke(self, memory: _Memory, graph: int) -> None:
         try:

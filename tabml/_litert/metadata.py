@@ -1,7 +1,7 @@
 """What a .tflite model says about itself: names of classes, what its inputs should look like, files that come with it.
 
-The TFLite metadata are flatbuffers inside the file; the files that they name are in a zip archive behind it. Source of the
-numbers of fields: TFLite Support's ``metadata_schema.fbs``, M001.
+The TFLite metadata are flatbuffers inside the file; the files that they name are in a zip archive behind it. Source of
+the numbers of fields: TFLite Support's ``metadata_schema.fbs``, M001.
 """
 
 from __future__ import annotations

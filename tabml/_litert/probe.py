@@ -1,9 +1,10 @@
 """A first run of an unknown .tflite file, in a process that may die.
 
-A file whose tables are sound may still hold an operator that reads or writes where it must not: about one in a hundred
-bit-flipped ones ends the process. Every such file that is known shows it when it gets its memory or runs once. A process of
-its own, started with the first unknown file (a third of a second) and gone when it had nothing to do for a while, has LiteRT in
-memory and copies itself for each file (some 15 ms). It is no sandbox: it survives accidents, not attackers.
+A file whose tables are sound may still hold an operator that reads or writes where it must not: of those with flipped
+bits in their tables one in two hundred ends the process. Every such file that is known shows it when it gets its memory
+or runs once. A process of its own, started with the first unknown file (0.2 s) and gone when it had nothing to do for a
+while, has LiteRT in memory and copies itself for each file (15 ms, and two runs). It is no sandbox: it survives
+accidents, not attackers.
 """
 
 from __future__ import annotations

@@ -32,9 +32,10 @@ class _Tensor(ctypes.Structure):
 
 class _Event(ctypes.Structure):
     _fields_ = [
-        ("tag", ctypes.c_char_p), ("type", ctypes.c_uint32), ("start_us", ctypes.c_uint64), ("elapsed_us", ctypes.c_uint64),
-        ("before", ctypes.c_uint64 * 3), ("after", ctypes.c_uint64 * 3), ("number", ctypes.c_uint64), ("more", ctypes.c_uint64),
-        ("source", ctypes.c_int),
+        ("tag", ctypes.c_char_p), ("type", ctypes.c_uint32),
+        ("start_us", ctypes.c_uint64), ("elapsed_us", ctypes.c_uint64),
+        ("before", ctypes.c_uint64 * 3), ("after", ctypes.c_uint64 * 3),
+        ("number", ctypes.c_uint64), ("more", ctypes.c_uint64), ("source", ctypes.c_int),
     ]  # fmt: skip
 
 

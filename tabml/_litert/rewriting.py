@@ -1,6 +1,6 @@
 """A .tflite file written anew, so that a quantiser sees all of it: in today's spelling, its weights as float32.
 
-Files of before 2020 keep an operator's code only in a field that today's quantiser doesn't read, and half-precision weights
+Older files keep an operator's code only in a field that today's quantiser doesn't read, and half-precision weights
 come with an operator that widens them; the quantiser passes over both without a word. What a file carries behind its
 tables (labels) is lost when it is written anew, and is put back here.
 """

@@ -1,4 +1,4 @@
-"""A model's signatures, read from its file: LiteRT gives them sorted by name, here they are in the order of the graph."""
+"""A model's signatures, read from its file: LiteRT sorts them by name, here they are in the order of the graph."""
 
 from __future__ import annotations
 

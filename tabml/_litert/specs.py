@@ -22,8 +22,8 @@ class TensorSpec:
     name: str
     """As the signature calls it, or the model where it has none."""
     shape: tuple[int, ...]
-    """Its dimensions; where they may have any length, those of the last run, before it 1. Of an output whose size depends
-    on the values, those LiteRT gives it beforehand."""
+    """Its dimensions; where they may have any length, those of the last run, before it 1. Of an output whose size
+    depends on the values, those LiteRT gives it beforehand."""
     dtype: np.dtype[Any]
     """Of its elements; ``S`` where they are byte strings."""
     scale: float = 0.0

@@ -1,7 +1,7 @@
 """Tables of a flatbuffer, read out of bytes that nobody vouches for: no offset is followed that leads out of them.
 
-Source: the FlatBuffers binary format, https://flatbuffers.dev/internals. A table begins with the signed distance back to
-its vtable; a vtable is its own length, the length of the table's fixed part, and where in it each field lies.
+Source: the FlatBuffers binary format, https://flatbuffers.dev/internals. A table begins with the signed distance back
+to its vtable; a vtable is its own length, the length of the table's fixed part, and where in it each field lies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SCALARS = {kind: struct.Struct(f"<{kind}") for kind in "?bBhHiIqQfd"}
 MAX_TABLES = 400_000
 """Of one file: the largest language models have a tenth of it, and each takes some microseconds."""
 MAX_VECTOR_BYTES = 64 << 20
-"""Of all vectors that are read, weights aside, and an eighth of the file's length: many tables may lead to the same one."""
+"""Of all vectors that are read, weights aside, and an eighth of the file's length: many tables may lead to one."""
 
 
 class Flatbuffer:

@@ -1,4 +1,4 @@
-"""What the copy of the probing process does with one file, within its limits, before it ends; see :mod:`tabml._litert.probe`."""
+"""What a copy of the process of :mod:`tabml._litert.probe` does with one file, within its limits, before it ends."""
 
 from __future__ import annotations
 

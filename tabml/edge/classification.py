@@ -123,8 +123,8 @@ class _Prepared:
 class LiteClassifier(_Prepared):
     """Says which of its classes something is: pictures, sounds or numbers, as the model's metadata say.
 
-    Pictures of any size are stretched to the model's and normalised as it wants; a picture, a sound or numbers that have the
-    model's own shape already go in as they are said.
+    Pictures of any size are stretched to the model's and normalised as it wants; sounds and numbers must have the shape
+    of the model's input.
     """
 
     def __init__(
@@ -204,8 +204,8 @@ class LiteClassifier(_Prepared):
         """The classes of one input, the likeliest first.
 
         Args:
-            value: A picture: a frame, or an array of shape (height, width, 3) or (height, width), uint8; or numbers of the
-                shape of the model's input, with or without its first dimension.
+            value: A picture: a frame, or an array of shape (height, width, 3) or (height, width), uint8; or numbers of
+                the shape of the model's input, with or without its first dimension.
 
         Raises:
             OptionError: it is neither.

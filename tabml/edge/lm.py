@@ -232,10 +232,8 @@ def _shown(opened: OpenedLm, name: str, content: Sequence[Any], parts: list[Part
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text":
-            yield {
-                "type": "text",
-                "text": seam.add(_as_text(check_text("text", part.get("text")), opened.control_texts)),
-            }
+            text = _as_text(check_text("text", part.get("text")), opened.control_texts)
+            yield {"type": "text", "text": seam.add(text)}
             continue
         if kind not in ("image", "audio"):
             raise OptionError(f"content={part!r:.60} must be parts of type text, image or audio")
@@ -243,11 +241,10 @@ def _shown(opened: OpenedLm, name: str, content: Sequence[Any], parts: list[Part
             raise ModelKindError(f"{name} takes {' and '.join(opened.takes)}, no {kind}")
         add_part(parts, kind, part.get(kind))
         yield {"type": kind}
-        seam = _Seam(opened.control_texts)
 
 
 class _Seam:
-    """Texts that a template may put side by side, trimmed or not: a control token may not come of two of them."""
+    """Texts of one message, which a template may put side by side, trimmed or not: no control token may come of two."""
 
     def __init__(self, control_texts: frozenset[str]) -> None:
         self._texts = control_texts

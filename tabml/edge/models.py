@@ -100,8 +100,8 @@ class LiteModel(LazyModel[_Opened]):
             files: Where model files come from; the default provider when None.
             member: Which .tflite file of a .task bundle; needed where it has several.
             threads: How many threads share one run, 1 to 64; every core (at most 8) when None.
-            accelerator: ``"cpu"``, ``"gpu"`` or ``"npu"``: there or not at all. ``"auto"``: the GPU when there is one that
-                runs the whole model faster than the CPU, which is tried; :attr:`accelerator` says what was found.
+            accelerator: ``"cpu"``, ``"gpu"`` or ``"npu"``: there or not at all. ``"auto"``: the GPU when there is one
+                that runs the whole model faster than the CPU, which is tried; :attr:`accelerator` says what was found.
             allow_nan: Whether arrays may have NaN in them.
 
         Raises:
@@ -199,20 +199,17 @@ class LiteModel(LazyModel[_Opened]):
         began = time.perf_counter()
         found = opened.graph.run(arrays, _copies, signature=number)
         seconds = time.perf_counter() - began
-        outputs = {
-            each.name: each.dequantize(array) if dequantize and each.is_quantized else array
-            for each, array in zip(spec.outputs, found, strict=True)
-        }
-        for array in outputs.values():
-            array.flags.writeable = False
+        if dequantize:
+            found = [_frozen(_real(each, array)) for each, array in zip(spec.outputs, found, strict=True)]
+        outputs = {each.name: array for each, array in zip(spec.outputs, found, strict=True)}
         return LiteOutputs(outputs, accelerator=opened.accelerator, seconds=seconds)
 
     def run_batch(
         self, inputs: Inputs, *, signature: str | None = None, quantize: bool = False, dequantize: bool = False
     ) -> LiteOutputs:
-        """Run the model on several rows: at once where its first dimensions take any length, else one row after another.
+        """Run the model on several rows: at once where its first dimensions take any length, else one after another.
 
-        On a CPU one by one is as quick: two threads share each row.
+        On a CPU one by one is as quick: all threads share each row.
 
         Args:
             inputs: As of :meth:`run`, but the first dimension of each array counts rows, from 1.
@@ -236,9 +233,7 @@ class LiteModel(LazyModel[_Opened]):
         if all(each.shape_signature[:1] == (-1,) for each in spec.inputs):
             return self.run(inputs, signature=signature, quantize=quantize, dequantize=dequantize)
         found = [self.run(row, signature=signature, quantize=quantize, dequantize=dequantize) for row in rows]
-        joined = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
-        for array in joined.values():
-            array.flags.writeable = False
+        joined = {name: _frozen(np.concatenate([each[name] for each in found])) for name in found[0]}
         return LiteOutputs(joined, accelerator=opened.accelerator, seconds=sum(each.seconds for each in found))
 
     async def run_async(
@@ -248,7 +243,7 @@ class LiteModel(LazyModel[_Opened]):
         return await asyncio.to_thread(self.run, inputs, signature=signature, quantize=quantize, dequantize=dequantize)
 
     def resize(self, shapes: Mapping[str, Sequence[int]], *, signature: str | None = None) -> None:
-        """Give inputs other shapes, such as a larger batch, where the model's own are fixed; tried in another process first.
+        """Give inputs other shapes where the model's own are fixed; tried in another process first.
 
         Args:
             shapes: By input; the others keep theirs. Lengths from 1.
@@ -280,8 +275,8 @@ class LiteModel(LazyModel[_Opened]):
     def buffers(self, *, signature: str | None = None) -> Iterator[LiteBuffers]:
         """LiteRT's own memory, for runs without a copy; calls of other threads wait until the block ends.
 
-        The views may be kept: what they lie in is freed with the last of them, not before. What is in them changes with the
-        model's next run, and while one is held the model keeps its shapes.
+        The views may be kept: what they lie in is freed with the last of them, not before. What is in them changes with
+        the model's next run, and while one is held the model keeps its shapes.
 
         Raises:
             OptionError: outputs have no fixed place in memory, or the model runs on an accelerator.
@@ -417,7 +412,16 @@ class LiteModel(LazyModel[_Opened]):
 
 
 def _copies(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-    return [array.copy() for array in arrays]
+    return [_frozen(array.copy()) for array in arrays]
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    array.flags.writeable = False
+    return array
+
+
+def _real(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
+    return spec.dequantize(array) if spec.is_quantized else array
 
 
 def _names(specs: Sequence[TensorSpec]) -> list[str]:

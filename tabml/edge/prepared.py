@@ -32,8 +32,9 @@ def prepared(spec: TensorSpec, said: TensorMetadata | None, value: ArrayLike | P
     Args:
         spec: The input.
         said: What the model's metadata say of it.
-        value: A picture: a frame, or an array of shape (height, width, 3) or (height, width), uint8, of any size, which is
-            stretched to the model's. Otherwise numbers, with or without the model's first dimension of 1.
+        value: A picture: a frame, or an array of shape (height, width, 3) or (height, width), uint8, of any size, which
+            is stretched to the model's and normalised as it wants. Otherwise numbers as the model wants them, with or
+            without its first dimension of 1.
 
     Raises:
         OptionError: it is neither.
@@ -47,9 +48,9 @@ def prepared(spec: TensorSpec, said: TensorMetadata | None, value: ArrayLike | P
     if array.shape == spec.shape[1:] and spec.shape[:1] == (1,):
         array = array[None]
     if spec.is_quantized and array.dtype.kind == "f":
-        return spec.quantize(_normalised(array, said))
+        return spec.quantize(array)
     if array.dtype.kind in "iuf" and spec.dtype.kind == "f":
-        return _normalised(array, said).astype(spec.dtype)
+        return array.astype(spec.dtype)
     return array
 
 

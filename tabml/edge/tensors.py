@@ -41,23 +41,33 @@ def arrays_for(signature: Signature, given: Inputs, *, quantize: bool, allow_nan
     Raises:
         OptionError: an input is missing or unknown, or an array has another type or shape, or a NaN.
     """
-    values = _in_order(signature, given)
-    return [
-        _fitting(spec, value, quantize=quantize, allow_nan=allow_nan)
-        for spec, value in zip(signature.inputs, values, strict=True)
-    ]
+    arrays = []
+    for spec, value in zip(signature.inputs, _in_order(signature, given), strict=True):
+        if not isinstance(value, np.ndarray) or value.dtype != spec.dtype or value.shape != spec.shape:
+            value = _remade(spec, value, quantize=quantize)
+        if not allow_nan and spec.dtype.kind == "f" and value.size:
+            lowest = value.min()  # NaN where there is one
+            if lowest != lowest:
+                raise OptionError(
+                    f"inputs[{spec.name!r}] has a NaN; open the model with allow_nan=True if it takes them"
+                )
+        arrays.append(value)
+    return arrays
 
 
 def _in_order(signature: Signature, given: Inputs) -> Sequence[ArrayLike]:
     """One value for each input."""
     specs = signature.inputs
-    if isinstance(given, Mapping):
-        if len(given) != len(specs) or any(spec.name not in given for spec in specs):
+    if isinstance(given, dict | Mapping):  # a dict is told at once
+        try:
+            values: Sequence[ArrayLike] = [given[spec.name] for spec in specs]
+        except KeyError:
+            values = ()
+        if not len(given) == len(specs) == len(values):
             known = {spec.name for spec in specs}
             strange = sorted(map(str, set(given) - known))
             said = f"{strange[0]!r:.80} is none" if strange else f"{sorted(known - set(given))[0]!r} is missing"
             raise OptionError(f"inputs: {said}; the model takes {_listed(specs)}")
-        values: Sequence[ArrayLike] = [given[spec.name] for spec in specs]
     elif isinstance(given, np.ndarray):
         values = [given]
     elif isinstance(given, Sequence) and not isinstance(given, str | bytes):
@@ -67,18 +77,6 @@ def _in_order(signature: Signature, given: Inputs) -> Sequence[ArrayLike]:
     if len(values) != len(specs):
         raise OptionError(f"inputs: {len(values)} given; the model takes {_listed(specs)}")
     return values
-
-
-def _fitting(spec: TensorSpec, value: ArrayLike, *, quantize: bool, allow_nan: bool) -> NDArray[Any]:
-    if isinstance(value, np.ndarray) and value.dtype == spec.dtype and value.shape == spec.shape:
-        array = value
-    else:
-        array = _remade(spec, value, quantize=quantize)
-    if not allow_nan and array.dtype.kind == "f" and array.size:
-        lowest = array.min()  # NaN where there is one
-        if lowest != lowest:
-            raise OptionError(f"inputs[{spec.name!r}] has a NaN; open the model with allow_nan=True if it takes them")
-    return array
 
 
 def _remade(spec: TensorSpec, value: ArrayLike, *, quantize: bool) -> NDArray[Any]:

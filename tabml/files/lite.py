@@ -15,8 +15,8 @@ def load_lite_model(
 ) -> bytes | memoryview:
     """The bytes of a .tflite file or a .task bundle; a view where ``files`` has them in memory.
 
-    A file of which the catalog knows the checksum is used as it is. Of any other, each .tflite file in it has its tables
-    checked and runs once in another process, which may die of it; once for each file and process.
+    A file of which the catalog knows the checksum is used as it is. Of any other, each .tflite file in it has its
+    tables checked and runs in another process, which may die of it; once for each file and process.
 
     Args:
         model: A name of the catalog; the path of a file, as a ``Path``; a file of ``files``; or its bytes.

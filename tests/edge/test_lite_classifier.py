@@ -51,6 +51,8 @@ def test_pictures_may_be_arrays_of_any_size(frames: list[Frame]) -> None:
         tensor = prepared(classifier.model.inputs[0], classifier.model.metadata.inputs[0], frame)  # type: ignore[union-attr]
         assert tensor.shape == (1, 224, 224, 3)
         assert (tensor.min(), tensor.max()) >= (-1.0, 0.5)
+        for already in (tensor, tensor[0], tensor.astype(np.float64)):
+            assert classifier.classify(already).items == expected.items
         json.dumps(expected.to_dict())
 
 

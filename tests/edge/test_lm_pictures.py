@@ -309,15 +309,39 @@ def generic(told: Any) -> None:
     told.llm_model_type.generic_model.image_token_regex = "(<start_of_image>)"
 
 
-def test_a_generic_model_says_its_own_marks(tmp_path: Path) -> None:
-    path = retold(MODELS / "gemma3n.litertlm", tmp_path / "generic.litertlm", generic)
-    message = user(image(picture(1)), "hello")
+def of_kind(kind: str, mark: str) -> Callable[[Any], None]:
+    def change(told: Any) -> None:
+        told.llm_model_type.ClearField("gemma3n")
+        model = getattr(told.llm_model_type, kind)
+        model.image_tensor_height = model.image_tensor_width = 32
+        told.jinja_prompt_template = told.jinja_prompt_template.replace("<start_of_image>", mark)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "mark", "takes"),
+    [
+        (generic, "<start_of_image>", ("text", "image")),
+        (of_kind("gemma3", "<image_soft_token>"), "<image_soft_token>", ("text", "image", "audio")),
+        (of_kind("fast_vlm", "<image_soft_token>"), "<image_soft_token>", ("text", "image")),
+        (of_kind("lfm2", "<|image_start|>"), "<|image_start|>", ("text", "image")),
+    ],
+)
+def test_each_kind_of_model_has_marks_of_its_own(
+    tmp_path: Path, change: Callable[[Any], None], mark: str, takes: tuple[str, ...]
+) -> None:
+    path = retold(MODELS / "gemma3n.litertlm", tmp_path / "other.litertlm", change)
     with LiteLM(path, threads=1) as model:
-        assert model.takes == ("text", "image")
-        assert model.chat([message], GREEDY).text == answers(path, [native(message)])[0][0]
-        assert model.chat([user("<start_of_image>")], GREEDY).text
-        with pytest.raises(ModelKindError, match="takes text and image, no audio"):
-            model.chat([user(audio(sound(440)))], GREEDY)
+        assert model.takes == takes
+        said = []
+        for seed in (1, 2):
+            message = user("a", image(picture(seed)), "hello")
+            assert mark in model.render_chat([message])
+            said.append(model.chat([message], GREEDY).text)
+            assert said[-1] == answers(path, [native(message)])[0][0]
+        assert len(set(said)) == 2
+        assert model.chat([user(mark)], GREEDY).text
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "qwen2p5", "function_gemma", "minicpm5", "generic_model", None])
@@ -332,6 +356,8 @@ def test_kinds_that_pass_over_pictures_in_silence_do_not_take_them(tmp_path: Pat
     assert one == other
     with LiteLM(path, threads=1) as model:
         assert model.takes == ("text",)
+        with pytest.raises(ModelKindError, match="takes text, no audio"):
+            model.chat([user(audio(sound(440)), "hello")], GREEDY)
         with pytest.raises(ModelKindError, match="takes text, no image"):
             model.chat([user(image(picture(1)), "hello")], GREEDY)
         assert model.chat([user("hello")], GREEDY).text == GOLDEN["gemma3n"]["text"]

@@ -109,12 +109,13 @@ def test_no_source_is_read_further_than_it_has_to_be() -> None:
 
 
 def test_it_ends_when_no_moment_can_be_complete_any_more() -> None:
-    endless = (frame(at) for at in itertools.count(0, 33))
-    assert times_of(list(aligned(endless, Source([0, 30, 70])))) == [(0, 0), (33, 30), (66, 70), (99, 70)]
-    endless = (frame(at) for at in itertools.count(0, 33))
-    assert list(aligned(endless, Source([]))) == []
-    with pytest.raises(StopIteration):
-        next(endless)  # closed
+    long = Source(range(0, 100_000, 33))
+    assert times_of(list(aligned(long, Source([0, 30, 70])))) == [(0, 0), (33, 30), (66, 70), (99, 70)]
+    assert long.read == 5
+    for other in ([], [-500]):
+        long = Source(range(0, 100_000, 33))
+        assert list(aligned(long, Source(other))) == []
+        assert (long.read, long.closed) == (1, 1)
 
 
 def test_everything_is_closed_when_a_source_fails() -> None:
