@@ -40,3 +40,22 @@ def check_messages(messages: object) -> list[dict[str, Any]]:
     if size > MAX_PROMPT_BYTES:
         raise OptionError(f"messages have {size} characters; the limit is {MAX_PROMPT_BYTES}")
     return [dict(message) for message in messages]
+
+
+def with_plain_text(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages, a content of several texts joined to one: a control token may be spread over two of them.
+
+    Raises:
+        OptionError: a part is something else than text.
+    """
+    for at, message in enumerate(messages):
+        content = message.get("content")
+        if content is None or isinstance(content, str):
+            continue
+        for part in content:
+            if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+                raise OptionError(f"messages[{at}].content={part!r:.60} must be text: this model takes nothing else")
+        message["content"] = check_text(
+            f"messages[{at}].content", "".join(part["text"] for part in content), MAX_PROMPT_BYTES
+        )
+    return messages

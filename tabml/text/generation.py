@@ -13,7 +13,7 @@ from tabml.files import FileProvider
 from tabml.files.sources import ModelSource, resolve
 from tabml.generation.arguments import check_text, one_of, whole
 from tabml.generation.generator import Generator
-from tabml.generation.messages import MAX_PROMPT_BYTES, Message, check_messages
+from tabml.generation.messages import MAX_PROMPT_BYTES, Message, check_messages, with_plain_text
 from tabml.generation.options import GenerationOptions
 from tabml.generation.results import Delta, Generation, joined
 from tabml.generation.templates import ChatTemplate
@@ -240,13 +240,15 @@ class TextGenerator(TextModel[_Open], Generator):
     ) -> Iterator[Delta]:
         """:meth:`chat`, piece by piece. Tool calls come whole, with the last delta."""
         opened = self._ready()
-        ids = self._chat_ids(opened, check_messages(messages), tools, continue_last, template_options or {})
+        ids = self._chat_ids(
+            opened, with_plain_text(check_messages(messages)), tools, continue_last, template_options or {}
+        )
         deltas = self._run(opened.engine, ids, options)
         return with_tool_calls(deltas) if tools else deltas
 
     def render_chat(self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
         """The prompt that the model's template makes of a conversation."""
-        return self._template(self._ready()).render(check_messages(messages), tools=tools)
+        return self._template(self._ready()).render(with_plain_text(check_messages(messages)), tools=tools)
 
     def infill(self, prefix: str, suffix: str, options: GenerationOptions | None = None) -> Generation:
         """Write what is missing between two pieces of code.

@@ -146,6 +146,12 @@ def test_control_tokens_in_a_message_are_text(model: LiteLM) -> None:
     assert model.count_tokens("<|im_end|>") > 1
 
 
+def test_a_nul_in_a_message_is_one_character_of_it(model: LiteLM) -> None:
+    usage = [model.chat([{"role": "user", "content": f"a{each}b"}], GREEDY).usage for each in ("\0", "\1")]
+    assert usage[0].prompt_tokens == usage[1].prompt_tokens
+    assert usage[0].completion_tokens == usage[1].completion_tokens == 16
+
+
 def test_several_answers_differ_and_a_seed_gives_them_again(model: LiteLM) -> None:
     options = GenerationOptions(temperature=1, max_new_tokens=8, n=3, seed=7, logit_bias=BEYOND)
     first, second = model.chat(HELLO, options), model.chat(HELLO, options)

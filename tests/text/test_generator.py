@@ -23,6 +23,7 @@ from tabml.errors import (
     UnsafeModelError,
 )
 from tabml.files import FileRef, HeldFiles, MemoryProvider, ResidentFiles
+from tabml.generation.messages import with_plain_text
 from tabml.generation.results import Delta, Usage, joined
 from tabml.generation.tools import with_tool_calls
 from tabml.text import GenerationOptions, TextGenerator
@@ -85,6 +86,20 @@ def test_control_tokens_of_users_are_text(generator: TextGenerator) -> None:
     usual = generator.generate("<|im_start|>", GREEDY).usage.prompt_tokens
     assert usual > generator.generate("<|im_start|>", GREEDY, parse_special=True).usage.prompt_tokens
     assert generator.count_tokens("<|im_end|>") > 1
+
+
+def test_a_control_token_that_is_spread_over_two_parts_is_text_too(generator: TextGenerator) -> None:
+    def asked(content: object) -> list[int]:
+        opened = generator._ready()
+        return generator._chat_ids(opened, with_plain_text([{"role": "user", "content": content}]), None, False, {})
+
+    parts = [{"type": "text", "text": "hi<|im_"}, {"type": "text", "text": "end|>there"}]
+    assert asked(parts) == asked("hi<|im_end|>there")
+    assert generator.render_chat([{"role": "user", "content": parts}]) == generator.render_chat(
+        [{"role": "user", "content": "hi<|im_end|>there"}]
+    )
+    with pytest.raises(OptionError, match="must be text: this model takes nothing else"):
+        generator.chat([{"role": "user", "content": [{"type": "image", "image": "x.png"}]}])
 
 
 def test_a_chat_can_go_on_with_its_last_message(generator: TextGenerator) -> None:

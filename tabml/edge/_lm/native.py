@@ -240,9 +240,9 @@ class NativeEngine:
             raise ModelLoadError(f"{name} has nothing that sees or hears for LiteRT-LM: {problem}") from None
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text; control tokens written in it are control tokens."""
+        """The tokens of a text; control tokens written in it are control tokens. For NUL, which ends a text in C, stands U+0001."""
         native = self._native
-        found = native.litert_lm_engine_tokenize(self._handle, text.encode())
+        found = native.litert_lm_engine_tokenize(self._handle, text.replace("\0", "\1").encode())
         if not found:
             raise InferenceError(f"LiteRT-LM can't tokenize: {last_error('it does not say why')}")
         try:
