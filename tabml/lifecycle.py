@@ -16,7 +16,7 @@ Loaded = TypeVar("Loaded")
 
 
 class LazyModel(ABC, Generic[Loaded]):
-    """What text and edge models share. One object may be used from several threads at once."""
+    """What all models share. One object may be used from several threads."""
 
     def __init__(self, shown: str) -> None:
         """Nothing is loaded yet.
@@ -49,9 +49,10 @@ class LazyModel(ABC, Generic[Loaded]):
             ModelFileNotFoundError: a file of the model is missing.
             ProviderError: the provider could not deliver.
             CorruptModelError: files contradict each other, or are not what they should be.
-            UnsafeModelError: the model would run code, or uses a format that can.
+            UnsafeModelError: the model would run code, uses a format that can, or wants files from elsewhere.
             ModelKindError: the model is one for another task or of another architecture.
             ModelLoadError: the library refused it.
+            CapacityError: no process can be started to try an unknown model in.
             ModelClosedError: the model is closed.
             MissingExtraError: what it needs is not installed.
         """

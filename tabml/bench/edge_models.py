@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from tabml.bench.edge import _bare, _in_turns
-from tabml.bench.rows import Row, Say
+from tabml.bench.rows import Row, Say, chosen
 from tabml.edge import LiteClassifier, LiteModel
-from tabml.errors import OptionError
 from tabml.files import load_model
 
 MODELS = (
@@ -185,11 +184,5 @@ def measure(names: Sequence[str] = (), *, quick: bool = False, say: Say = lambda
         OptionError: there is no such case.
         MissingExtraError: a library is not installed.
     """
-    for name in names:
-        if name not in CASES:
-            raise OptionError(f"only={name!r:.80} must be one of {', '.join(CASES)}")
-    found: list[Row] = []
-    for name in names or CASES:
-        say(f"measuring {name}")
-        found += CASES[name](_QUICK_RUNS if quick else _RUNS)
-    return found
+    runs = _QUICK_RUNS if quick else _RUNS
+    return [row for case in chosen(names, CASES, say) for row in case(runs)]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tabml.errors import UnavailableHereError
+from tabml.errors import OptionError, UnavailableHereError
 
+Case = TypeVar("Case")
 Say = Callable[[str], None]
 """Takes a line of progress."""
 
@@ -53,6 +54,20 @@ def medians(works: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, flo
             if turn:
                 found[name].append(time.perf_counter() - began)
     return {name: statistics.median(values) for name, values in found.items()}
+
+
+def chosen(names: Sequence[str], cases: Mapping[str, Case], say: Say) -> Iterator[Case]:
+    """The cases of these names, all when there is none; each is said when its turn comes.
+
+    Raises:
+        OptionError: there is no such case.
+    """
+    for name in names:
+        if name not in cases:
+            raise OptionError(f"only={name!r:.80} must be one of {', '.join(cases)}")
+    for name in names or cases:
+        say(f"measuring {name}")
+        yield cases[name]
 
 
 def table(rows: Iterable[Row]) -> str:

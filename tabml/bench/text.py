@@ -17,8 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tabml.bench import load, wire
-from tabml.bench.rows import Row, Say, medians
-from tabml.errors import OptionError
+from tabml.bench.rows import Row, Say, chosen, medians
 from tabml.files import default_provider, read_bytes
 from tabml.files.catalog import find
 from tabml.text import GenerationOptions, TextEmbedder, TextGenerator
@@ -412,12 +411,6 @@ def measure(
         OptionError: there is no such case.
         MissingExtraError: a library is not installed.
     """
-    for name in names:
-        if name not in CASES:
-            raise OptionError(f"only={name!r:.80} must be one of {', '.join(CASES)}")
-    found: list[Row] = []
+    effort = QUICK if quick else Effort()
     with Subjects(generator, embedder) as subjects:
-        for name in names or CASES:
-            say(f"measuring {name}")
-            found += CASES[name](subjects, QUICK if quick else Effort())
-    return found
+        return [row for case in chosen(names, CASES, say) for row in case(subjects, effort)]

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from tabml._litert.specs import thread_count as thread_count
-from tabml.errors import FrameError, FrameOrderError, ModelClosedError, OptionError
+from tabml.errors import FrameError, FrameOrderError, OptionError
 from tabml.files import FileProvider, FileRef
 from tabml.files.lite import load_lite_model
+from tabml.lifecycle import LazyModel
 from tabml.vision.frame import Frame
 
 if TYPE_CHECKING:
-    from typing import Self
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -88,7 +86,7 @@ class Task(Protocol):
         ...
 
 
-class VisionModel(ABC, Generic[Result]):
+class VisionModel(LazyModel[Task], Generic[Result]):
     """A model as a ``with`` block: the constructor checks options, the first call loads, ``close`` frees.
 
     One object may be used from several threads; calls on it run one after another. Models in different
@@ -96,11 +94,9 @@ class VisionModel(ABC, Generic[Result]):
     """
 
     def __init__(self, *, model: ModelSource, files: FileProvider | None) -> None:
+        super().__init__(str(model))
         self._source = model
         self._files = files
-        self._loading = threading.Lock()
-        self._task: Task | None = None
-        self._closed = False
 
     @abstractmethod
     def _build(self, model: bytes | memoryview) -> Task:
@@ -110,56 +106,11 @@ class VisionModel(ABC, Generic[Result]):
     def _read(self, native: Any, frame: Frame) -> Result:
         """The native answer as a value; the native structures live only during this call."""
 
-    @property
-    def closed(self) -> bool:
-        """True after :meth:`close`."""
-        return self._closed
+    def _open(self) -> Task:
+        return self._build(load_lite_model(self._source, files=self._files))
 
-    def load(self) -> Self:
-        """Fetch and open the model now instead of at the first call; again is fine.
-
-        Raises:
-            ModelFileNotFoundError: no provider has the model.
-            ProviderError: a provider could not deliver it.
-            CorruptModelError: the bytes are not a model, not the one asked for, or the native library dies of them.
-            ModelLoadError: the native library refused it.
-            UnsafeModelError: it wants weights out of other files.
-            CapacityError: no process can be started to try an unknown model in.
-            ModelClosedError: the model is closed.
-        """
-        self._loaded()
-        return self
-
-    def close(self) -> None:
-        """Free the model; a call that is running ends first. Twice is fine."""
-        with self._loading:
-            self._closed = True
-            task, self._task = self._task, None
-        if task is not None:
-            task.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "loaded" if self._task else "not loaded"
-        return f"{type(self).__name__}({self._source!r}, {state})"
-
-    def _loaded(self) -> Task:
-        task = self._task
-        if task is not None:
-            return task
-        with self._loading:
-            if self._closed:
-                raise ModelClosedError(f"this {type(self).__name__} is closed; open a new one")
-            if self._task is None:
-                self._task = self._build(load_lite_model(self._source, files=self._files))
-            return self._task
+    def _free(self, loaded: Task) -> None:
+        loaded.close()
 
     def _after_ms(self, frame: Frame) -> int:
         """For video: milliseconds since the frame before."""
@@ -172,7 +123,7 @@ class VisionModel(ABC, Generic[Result]):
                 "use Frame.from_array, Frame.from_file or Frame.from_bytes"
             )
         pixels = frame.to_rgb()
-        return self._loaded().run(pixels, lambda native: self._read(native, frame), after_ms=self._after_ms(frame))
+        return self._ready().run(pixels, lambda native: self._read(native, frame), after_ms=self._after_ms(frame))
 
     async def _call_async(self, frame: Frame) -> Result:
         return await asyncio.to_thread(self._call, frame)

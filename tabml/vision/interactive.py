@@ -84,7 +84,7 @@ class InteractiveSegmenter(MaskModel):
                 "use Frame.from_array, Frame.from_file or Frame.from_bytes"
             )
         pixels = frame.to_rgb()
-        graph = cast("InteractiveGraph", self._loaded())
+        graph = cast("InteractiveGraph", self._ready())
         found = graph.run(pixels, lambda native: self._read(native, frame), points=points)
         mask = found.mask if box is None else _inside(found.mask, box)
         return replace(found, mask=mask, prompt=points)

@@ -44,24 +44,24 @@ ROWS = {
         for view in (good.pixels.transpose(1, 0, 2), good.pixels[100:400:2, 50:450:3], good.pixels[::-1]):
             detector.detect(Frame.from_array(view))
         refused(FrameError, lambda: Frame(pixels=good.pixels[::2], format="rgb"))
-        task = detector._task
+        task = detector._loaded
         refused(FrameError, lambda: task.run(good.pixels[:, ::-1], lambda _: None))
     """,
     "more or fewer channels": """
         rgba = np.dstack([good.pixels, np.full(good.pixels.shape[:2], 7, np.uint8)])
         assert len(detector.detect(Frame.from_array(rgba))) == 1
         refused(FrameError, lambda: Frame.from_array(np.zeros((9, 9, 5), np.uint8)))
-        refused(FrameError, lambda: detector._task.run(rgba, lambda _: None))
+        refused(FrameError, lambda: detector._loaded.run(rgba, lambda _: None))
     """,
     "sixteen bits": """
         assert len(detector.detect(Frame.from_array(good.pixels.astype(np.uint16) << 8))) == 1
-        refused(FrameError, lambda: detector._task.run(good.pixels.astype(np.uint16), lambda _: None))
+        refused(FrameError, lambda: detector._loaded.run(good.pixels.astype(np.uint16), lambda _: None))
     """,
     "pictures that are too large": """
         for shape in ((1, 32767, 3), (32767, 1, 3), (16385, 16, 3)):
             refused(FrameTooLargeError, lambda: detector.detect(Frame.from_array(np.zeros(shape, np.uint8))))
         lots = np.lib.stride_tricks.as_strided(np.zeros(3, np.uint8), (40000, 40000, 3), (0, 0, 1))
-        refused(FrameError, lambda: detector._task.run(lots, lambda _: None))
+        refused(FrameError, lambda: detector._loaded.run(lots, lambda _: None))
         detector.detect(Frame.from_array(np.zeros((1, 16384, 3), np.uint8)))
     """,
     "the smallest pictures": """
@@ -82,7 +82,7 @@ ROWS = {
         detector.detect(Frame.from_array(np.zeros((64, 64, 3), np.float32)))
         refused(FrameError, lambda: Frame.from_array(np.zeros((0, 4, 3), np.uint8)))
         refused(FrameError, lambda: Frame.from_array(np.full((4, 4), np.nan)))
-        refused(FrameError, lambda: detector._task.run(np.zeros((0, 4, 3), np.uint8), lambda _: None))
+        refused(FrameError, lambda: detector._loaded.run(np.zeros((0, 4, 3), np.uint8), lambda _: None))
         with PoseTracker() as tracker:
             for kind in (np.uint8, np.float64, bool):
                 tracker.track(Frame.from_array(np.zeros((48, 48), kind)))
@@ -104,7 +104,7 @@ ROWS = {
     """,
     "a converter that fails": """
         def fail(native): raise ZeroDivisionError
-        refused(ZeroDivisionError, lambda: detector._task.run(good.pixels, fail))
+        refused(ZeroDivisionError, lambda: detector._loaded.run(good.pixels, fail))
     """,
     "reference cycles and the garbage collector": """
         for _ in range(5):
@@ -145,7 +145,7 @@ ROWS = {
     """,
     "a call after close": """
         other = FaceDetector().load()
-        task = other._task
+        task = other._loaded
         other.close()
         refused(ModelClosedError, lambda: other.detect(good))
         refused(ModelClosedError, lambda: task.run(good.pixels, lambda _: None))
