@@ -62,11 +62,11 @@ soak: $(VENV)/.dev
 $(CONVERT)/.made: $(INPUTS) constraints-convert.txt
 	@$(PYTHON) -m venv $(CONVERT)
 	@echo "Installing the converter (two minutes, 2.3 GB with PyTorch) ..."
-	@$(CONVERT)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints-convert.txt -e '.[convert]' pytest hypothesis
+	@$(CONVERT)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints-convert.txt -e '.[convert]' pytest hypothesis gguf accelerate
 	@touch $@
 
 test-convert: $(CONVERT)/.made
-	@$(CONVERT)/bin/python -m pytest -q -o addopts= -p no:anyio -m convert tests/edge/test_conversion.py
+	@$(CONVERT)/bin/python -m pytest -q -o addopts= -p no:anyio -m convert tests/edge/test_conversion.py tests/edge/test_lm_real.py
 
 clean:
 	@rm -rf $(VENV) $(CONVERT)

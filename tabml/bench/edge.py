@@ -44,7 +44,7 @@ def measure(
     for count in threads:
         with LiteModel(content, threads=count) as ours:
             inputs = {spec.name: np.zeros(spec.shape, spec.dtype) for spec in ours.inputs}
-            found = _in_turns([_bare(content, count), partial(ours.run, inputs)], runs)
+            found = in_turns([bare(content, count), partial(ours.run, inputs)], runs)
         peer, own = (statistics.median(times) for times in found)
         case = f"{count} thread{'s' if count > 1 else ''}"
         rows.append(Row(case=case, name="LiteRT", value=peer, unit="ms", note=_note(found[0])))
@@ -54,7 +54,7 @@ def measure(
     return rows
 
 
-def _bare(content: bytes, threads: int) -> Callable[[], Any]:
+def bare(content: bytes, threads: int) -> Callable[[], Any]:
     """A call of LiteRT's own interpreter, with the copies that any use of it needs."""
     try:
         from ai_edge_litert.interpreter import Interpreter
@@ -74,7 +74,7 @@ def _bare(content: bytes, threads: int) -> Callable[[], Any]:
     return call
 
 
-def _in_turns(works: Sequence[Callable[[], Any]], runs: int) -> list[list[float]]:
+def in_turns(works: Sequence[Callable[[], Any]], runs: int) -> list[list[float]]:
     """Milliseconds of each."""
     found: list[list[float]] = [[] for _ in works]
     for turn in range(runs + 5):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tabml.bench.edge import _bare, _in_turns
+from tabml.bench.edge import bare, in_turns
 from tabml.bench.rows import Row, Say, chosen
 from tabml.edge import LiteClassifier, LiteModel
 from tabml.files import load_model
@@ -26,7 +26,7 @@ Works = dict[str, Callable[[], Any]]
 
 def _compared(case: str, works: Works, peer: str, runs: int, notes: Mapping[str, str]) -> Iterator[Row]:
     """Milliseconds of each, in turns; the ratio is how many times as long as the peer it takes."""
-    found = _in_turns(list(works.values()), runs)
+    found = in_turns(list(works.values()), runs)
     times = {name: statistics.median(each) for name, each in zip(works, found, strict=True)}
     for name, value in times.items():
         against = "" if name == peer else peer
@@ -41,7 +41,7 @@ def models(runs: int) -> Iterator[Row]:
             with LiteModel(name, threads=threads) as model, model.buffers() as buffers:
                 inputs = [np.zeros(spec.shape, spec.dtype) for spec in model.inputs]
                 works: Works = {
-                    "LiteRT": _bare(bytes(load_model(name)), threads),
+                    "LiteRT": bare(bytes(load_model(name)), threads),
                     "tabml": partial(model.run, inputs),
                     "tabml buffers": buffers.run,
                 }

@@ -78,10 +78,7 @@ def _portrait() -> Path:
 
 
 def by_blocks(works: Mapping[str, Work], frames: Sequence[Frame]) -> dict[str, float]:
-    """Milliseconds of each work a frame: a block of frames each in turn, the first block not counted.
-
-    Of the blocks' medians it is the lower quartile: other programs of the machine make some blocks slower, and none quicker.
-    """
+    """Milliseconds of each work a frame: a block of frames each in turn, the first not counted; the median of their medians."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for start in range(0, len(frames), _BLOCK):
         block = frames[start : start + _BLOCK]
@@ -93,7 +90,7 @@ def by_blocks(works: Mapping[str, Work], frames: Sequence[Frame]) -> dict[str, f
                 taken.append((time.perf_counter() - began) * 1000)
             times[name].append(statistics.median(taken))
             time.sleep(_PAUSE_S)
-    return {name: float(np.quantile(found[1:] or found, 0.25)) for name, found in times.items()}
+    return {name: statistics.median(found[1:] or found) for name, found in times.items()}
 
 
 def _compared(case: str, times: Mapping[str, float], against: Mapping[str, str], note: str = "") -> Iterator[Row]:
@@ -246,14 +243,14 @@ def results(subject: Subjects) -> Iterator[Row]:
 
 
 def streams(subject: Subjects) -> Iterator[Row]:
-    """Frames a second of one, two and eight streams of meshes, each with a model of one thread; the best of some turns."""
+    """Frames a second of one, two and eight streams of meshes, each with a tracker of one thread; medians of some turns."""
     with ExitStack() as stack:
         trackers = [stack.enter_context(FaceMeshTracker(threads=1)).load() for _ in range(8)]
         turns = [
             {number: _rate(trackers[:number], subject, max(0.5, subject.frames / 200)) for number in (1, 2, 8)}
             for _ in range(_TURNS)
         ]
-    rates = {number: max(turn[number] for turn in turns) for number in turns[0]}
+    rates = {number: statistics.median(turn[number] for turn in turns) for number in turns[0]}
     against = {1: 0, 2: 1, 8: 2}
     for number, rate in rates.items():
         other = against[number]
@@ -268,7 +265,7 @@ def _rate(trackers: Sequence[FaceMeshTracker], subject: Subjects, seconds: float
 
     A thread for each stream would be slower: 8 on 2 cores by a tenth, in switching between them.
     """
-    waiting = deque((tracker, iter(itertools.cycle(subject.moving))) for tracker in trackers)
+    waiting = deque((tracker, itertools.cycle(subject.moving)) for tracker in trackers)
     counts, began = [0] * min(len(trackers), thread_count("threads", None)), time.perf_counter()
 
     def run(at: int) -> None:
