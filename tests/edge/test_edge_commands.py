@@ -140,7 +140,7 @@ def test_the_bare_interpreter_gives_what_tabml_gives() -> None:
     content = bytes(load_model("face_detector"))
     with LiteModel(content, threads=1) as model:
         found = model.run([np.zeros(spec.shape, spec.dtype) for spec in model.inputs])
-    for first, second in zip(bench._bare(content, 1)(), found.values(), strict=True):
+    for first, second in zip(bench.bare(content, 1)(), found.values(), strict=True):
         np.testing.assert_array_equal(first, second)
 
 
