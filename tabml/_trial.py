@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tabml._children import paths_for_child
 from tabml.cancellation import current_cancellation
 from tabml.errors import CapacityError, CorruptModelError, ModelLoadError, TabmlError
 
@@ -45,7 +46,7 @@ def try_in_child(module: str, path: Path, name: str, *arguments: str, library: s
                 stderr=subprocess.DEVNULL,
                 env={
                     **os.environ,
-                    "PYTHONPATH": os.pathsep.join(each or os.getcwd() for each in sys.path),
+                    "PYTHONPATH": paths_for_child(),
                     "TMPDIR": folder,
                 },
             )
@@ -57,7 +58,8 @@ def try_in_child(module: str, path: Path, name: str, *arguments: str, library: s
     if child.returncode == _REFUSED:
         raise ModelLoadError(said[:400])
     if child.returncode > 0:
-        raise ModelLoadError(f"{name}: it can't be tried in a process of its own (status {child.returncode})")
+        reason = f": {said[:300]}" if said else ""
+        raise ModelLoadError(f"{name}: it can't be tried in a process of its own (status {child.returncode}){reason}")
     if child.returncode < 0:
         raise CorruptModelError(
             f"{name}: {library} dies of it (signal {-child.returncode}); it was tried in a process of its own"
@@ -88,4 +90,7 @@ def report(trial: Callable[[], None]) -> None:
     except TabmlError as problem:
         os.write(1, str(problem).encode())
         os._exit(_REFUSED)
+    except Exception as problem:
+        os.write(1, f"{type(problem).__name__}: {problem}".encode(errors="replace"))
+        os._exit(1)
     os._exit(0)

@@ -25,6 +25,7 @@ DTYPES = (
     "complex64",
 )  # fmt: skip
 _MAX_DIMENSIONS, _MAX_LENGTH = 8, 1 << 31
+_MAX_TEXTS = 64 << 20
 _PIECE = MAX_RESPONSE - (64 << 10)
 _TEXTS = "bytes"
 _HEADROOM = 1024
@@ -34,14 +35,28 @@ def array_from_v1(message: v1.Tensor) -> NDArray[Any]:
     """An array; of its bytes a view.
 
     Raises:
-        RequestError: the type is unknown, or the bytes are more or fewer than type and shape say.
+        RequestError: the type is unknown, the bytes are more or fewer than type and shape say, or texts take too much
+            memory: each as much as the longest.
     """
     shape, name = tuple(message.shape), message.name[:80]
-    if len(shape) > _MAX_DIMENSIONS or any(not 0 <= length < _MAX_LENGTH for length in shape):
-        raise RequestError(f"inputs[{name!r}].shape={list(shape)!r:.80} must be at most {_MAX_DIMENSIONS} lengths")
+    if (
+        len(shape) > _MAX_DIMENSIONS
+        or any(length < 0 for length in shape)
+        or prod(max(1, length) for length in shape) >= _MAX_LENGTH
+    ):
+        raise RequestError(
+            f"inputs[{name!r}].shape={list(shape)!r:.80} must be at most {_MAX_DIMENSIONS} lengths, of less than "
+            f"{_MAX_LENGTH} elements in all"
+        )
     if not message.dtype:
         if message.data or len(message.texts) != prod(shape):
             raise RequestError(f"inputs[{name!r}]: dtype must be set, or as many texts be given as shape={shape} says")
+        longest = max(map(len, message.texts), default=0)
+        if longest * len(message.texts) > _MAX_TEXTS:
+            raise RequestError(
+                f"inputs[{name!r}].texts are {len(message.texts)} of up to {longest} bytes; each takes as much as the "
+                f"longest, and all together at most {_MAX_TEXTS}"
+            )
         return np.array(list(message.texts), np.bytes_).reshape(shape)
     if message.dtype not in DTYPES:
         raise RequestError(f"inputs[{name!r}].dtype={message.dtype!r:.40} must be one of {', '.join(DTYPES)}")
@@ -81,9 +96,11 @@ def outputs_to_v1(outputs: Mapping[str, NDArray[Any]], wanted: Iterable[str]) ->
     """Those of the outputs that are wanted; all when none is named.
 
     Raises:
-        RequestError: one is unknown.
+        RequestError: one is unknown, or named twice.
     """
     chosen = list(wanted) or list(outputs)
+    if len(set(chosen)) < len(chosen):
+        raise RequestError("config.outputs must name each output once")
     for name in chosen:
         if name not in outputs:
             raise RequestError(f"config.outputs={name[:80]!r} is none of the outputs: {', '.join(outputs)}"[:1000])
@@ -105,7 +122,11 @@ def check_length(tensors: Sequence[v1.Tensor]) -> None:
 
 
 def in_pieces(tensors: Sequence[v1.Tensor]) -> Iterator[list[v1.Tensor]]:
-    """Outputs in messages that existing clients can receive: the data of a long one is spread over several."""
+    """Outputs in messages that existing clients can receive: the data of a long one is spread over several.
+
+    Raises:
+        CapacityError: one has texts that are more than a message can have.
+    """
     held: list[v1.Tensor] = []
     room = _PIECE
     for tensor in tensors:
@@ -116,6 +137,8 @@ def in_pieces(tensors: Sequence[v1.Tensor]) -> Iterator[list[v1.Tensor]]:
                 texts=tensor.texts,
             )  # fmt: skip
             size = piece.ByteSize()
+            if size > MAX_RESPONSE - _HEADROOM:
+                raise CapacityError(f"{tensor.name!r} has texts of {size} bytes; one answer has at most {MAX_RESPONSE}")
             if held and size > room:
                 yield held
                 held, room = [], _PIECE
@@ -164,11 +187,10 @@ def lm_description_to_v1(model: LiteLM) -> v1.EdgeServiceDescribeResponse:
 
 
 def parts_messages_from_v1(messages: Sequence[v1.PartsMessage]) -> list[dict[str, Any]]:
-    """A conversation with pictures and sounds, each checked and decoded.
+    """A conversation with pictures and sounds; a picture is decoded when the model asks for it.
 
     Raises:
         RequestError: a part is empty, or sound is not float32.
-        FrameError: a picture is none.
     """
     return [message_from_v1(message, _content_from_v1(message.parts)) for message in messages]
 
@@ -179,14 +201,29 @@ def _content_from_v1(parts: Sequence[v1.Part]) -> str | list[dict[str, Any]]:
     return [_part_from_v1(part) for part in parts]
 
 
+class _Encoded:
+    """A picture of which only the file is kept: of many, one at a time lies decoded in memory."""
+
+    def __init__(self, file: bytes) -> None:
+        self._file = file
+
+    def to_rgb(self) -> NDArray[np.uint8]:
+        """Its pixels.
+
+        Raises:
+            FrameError: it is no picture, or too large.
+        """
+        from tabml.vision.frame import Frame
+
+        return Frame.from_bytes(self._file).to_rgb()
+
+
 def _part_from_v1(part: v1.Part) -> dict[str, Any]:
     kind = part.WhichOneof("content")
     if kind == "text":
         return {"type": "text", "text": part.text}
     if kind == "image":
-        from tabml.vision.frame import Frame
-
-        return {"type": "image", "image": Frame.from_bytes(part.image).to_rgb()}
+        return {"type": "image", "image": _Encoded(part.image)}
     if kind == "audio":
         if len(part.audio) % 4:
             raise RequestError(f"parts.audio has {len(part.audio)} bytes, which are no float32")

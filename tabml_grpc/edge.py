@@ -14,8 +14,9 @@ from tabml_grpc.v1 import edge_pb2 as v1
 if TYPE_CHECKING:
     from tabml.edge import LiteOutputs
 
-_RUNS, _PREFILL, _DECODE = 50, 256, 128
-_MAX_RUNS = 10_000
+_RUNS = 50
+_MAX_RUNS, _MAX_TOKENS = 10_000, 4096
+"""What one request may keep the machine busy with."""
 
 
 class EdgeService:
@@ -121,8 +122,11 @@ def _measure(model: Any, request: v1.BenchmarkRequest) -> v1.BenchmarkResponse:
     from tabml.edge import LiteLM
 
     if isinstance(model, LiteLM):
+        for name in ("prefill_tokens", "decode_tokens"):
+            if not 0 <= getattr(request, name) <= _MAX_TOKENS:
+                raise OptionError(f"{name}={getattr(request, name)} must be a whole number from 1 to {_MAX_TOKENS}")
         speed = model.benchmark(
-            prefill_tokens=request.prefill_tokens or _PREFILL, decode_tokens=request.decode_tokens or _DECODE
+            prefill_tokens=request.prefill_tokens or None, decode_tokens=request.decode_tokens or None
         )
         return v1.BenchmarkResponse(accelerator=model.device, **speed.to_dict())
     if not 0 <= request.runs <= _MAX_RUNS:

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 
-from tabml.errors import CorruptModelError, ModelLoadError
+from tabml.errors import CorruptModelError, ModelLoadError, OptionError
 
 MAX_MEMBERS = 256
 MAX_UNPACKED_BYTES = 1 << 30
@@ -97,6 +97,33 @@ def graphs_in(file: bytes | memoryview, *, room: int = MAX_UNPACKED_BYTES) -> It
         yield "", file
     else:
         yield from _graphs_of(file, [room], _MAX_DEPTH)
+
+
+def chosen(file: bytes | memoryview, member: str | None, *, name: str) -> bytes | memoryview:
+    """A .tflite file itself, or the one of a .task bundle that is meant.
+
+    Args:
+        file: The one or the other.
+        member: Of a bundle; needed where it has several.
+        name: For messages.
+
+    Raises:
+        OptionError: ``member`` names none of its files, or must name one.
+        CorruptModelError: it is neither of the two, a bundle without any .tflite file, or can't be unpacked.
+    """
+    if not (is_tflite(file) or is_archive(file)):
+        raise CorruptModelError(f"{name} is neither a .tflite nor a .task file; see: python -m tabml models list")
+    found = list(graphs_in(file))
+    if not found:
+        raise CorruptModelError(f"{name} is a bundle without any .tflite file")
+    names = [each for each, _ in found]
+    if member is None and len(found) == 1:
+        return found[0][1]
+    if "" in names:
+        raise OptionError(f"member={member!r:.80}: {name} is no bundle; leave member out")
+    if member not in names:
+        raise OptionError(f"member={member!r:.80} must be one of {', '.join(map(repr, names))}"[:2000])
+    return found[names.index(member)][1]
 
 
 def _graphs_of(bundle: bytes | memoryview, room: list[int], depth: int) -> Iterator[tuple[str, bytes]]:

@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from typing import Any
 
+from tabml._children import paths_for_child
 from tabml.cancellation import current_cancellation
 from tabml.errors import CapacityError, CorruptModelError, ModelLoadError, OptionError
 
@@ -125,7 +126,6 @@ class _Resident:
             ours, theirs = socket.socketpair()
         except OSError as problem:
             raise CapacityError(f"no process can be started to try the model: {problem}") from None
-        path = os.pathsep.join(each or os.getcwd() for each in sys.path)
         code = f"from tabml._litert.probe import serve; serve({theirs.fileno()}, {_IDLE_S})"
         try:
             with theirs:
@@ -136,7 +136,12 @@ class _Resident:
                     stderr=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,  # an interrupt at the terminal is not for it
-                    env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                    env={
+                        **os.environ,
+                        "PYTHONPATH": paths_for_child(),
+                        "OPENBLAS_NUM_THREADS": "1",
+                        "OMP_NUM_THREADS": "1",
+                    },
                 )
         except OSError as problem:
             ours.close()

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tabml._litert.bundle import chosen
 from tabml.bench.rows import Row
-from tabml.edge.inspection import chosen
 from tabml.edge.models import LiteModel, ModelSource
 from tabml.errors import MissingExtraError, OptionError
 from tabml.files.lite import load_lite_model
@@ -39,7 +39,7 @@ def measure(
         raise OptionError(f"runs={runs} must be from 1 to {MAX_RUNS}")
     if not threads:
         raise OptionError("threads is empty; give at least one number")
-    content = bytes(chosen(load_lite_model(model), member))
+    content = bytes(chosen(load_lite_model(model), member, name=f"model={str(model)[:200]!r}"))
     rows = []
     for count in threads:
         with LiteModel(content, threads=count) as ours:

@@ -17,6 +17,8 @@ from pathlib import Path
 from tabml.bench.processes import ended
 from tabml.bench.rows import Row, Say
 from tabml.edge import LiteLM
+from tabml.edge._lm.container import read_container
+from tabml.edge.lm import ENDINGS
 from tabml.errors import InferenceError, OptionError
 from tabml.generation.options import GenerationOptions
 from tabml.text import TextGenerator
@@ -53,10 +55,13 @@ def measure(
 
     Raises:
         OptionError: ``model`` is no such file.
+        CorruptModelError: it is not what its ending says.
+        ModelKindError: it is no language model.
         InferenceError: one of the processes failed.
     """
-    if not model.is_file():
+    if not model.is_file() or model.suffix not in ENDINGS:
         raise OptionError(f"lm={str(model)!r:.200} must be a .litertlm or .task file")
+    read_container(model, model.name)
     threads = threads or len(os.sched_getaffinity(0))
     runners = {"LiteRT-LM benchmark": model, "LiteRT-LM": model, "tabml": model}
     if gguf is not None:

@@ -116,9 +116,12 @@ def _benchmark(options: argparse.Namespace) -> int:
     from tabml.bench.rows import check_picture, table, written
 
     check_picture()
+    folder = Path(options.out)
+    if folder.exists() and not folder.is_dir():
+        raise OptionError(f"--out {options.out!r:.200} is a file; give a folder")
     rows = measure(source(options.model), threads=_threads(options.threads), runs=options.runs, member=options.member)
     print(json.dumps([row.to_dict() for row in rows], indent=1) if options.json else table(rows))
-    for path in written(rows, Path(options.out), "model"):
+    for path in written(rows, folder, "model"):
         print(path.resolve(), file=sys.stderr)
     return 0
 

@@ -8,13 +8,13 @@ from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tabml._litert.bundle import graphs_in
+from tabml._litert.bundle import chosen
 from tabml._litert.check import check_tflite
 from tabml._litert.metadata import ModelMetadata, read_metadata
 from tabml._litert.signatures import Places, read_signatures
 from tabml._litert.tables import Flatbuffer, Table
 from tabml._litert.vocabulary import operator_names, type_names
-from tabml.errors import ModelLoadError, OptionError
+from tabml.errors import ModelLoadError
 from tabml.files import FileProvider, FileRef, load_model
 
 
@@ -76,24 +76,6 @@ class Inspection:
         }
 
 
-def chosen(file: bytes | memoryview, member: str | None) -> bytes | memoryview:
-    """A .tflite file itself, or the one of a .task bundle that is meant.
-
-    Raises:
-        OptionError: ``member`` names none of its files, or must name one.
-        ModelLoadError: it is neither.
-        CorruptModelError: the bundle can't be unpacked.
-    """
-    found = dict(graphs_in(file))
-    if member is None and len(found) == 1:
-        return next(iter(found.values()))
-    if "" in found:
-        raise OptionError(f"member={member!r:.80}: the model is no bundle; leave member out")
-    if member not in found:
-        raise OptionError(f"member={member!r:.80} must be one of {', '.join(map(repr, found))}"[:2000])
-    return found[member]
-
-
 def inspect_model(
     model: str | os.PathLike[str] | FileRef | bytes | memoryview,
     *,
@@ -114,7 +96,8 @@ def inspect_model(
         ModelFileNotFoundError: there is no such model.
     """
     given = model if isinstance(model, bytes | memoryview) else load_model(model, files=files)
-    content = bytes(chosen(given, member))
+    name = f"model of {len(model)} bytes" if given is model else f"model={str(model)[:200]!r}"
+    content = bytes(chosen(given, member, name=name))
     check_tflite(content)
     root = Flatbuffer(content).root()
     codes = [_kind(each) for each in root.tables(1)]

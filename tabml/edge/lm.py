@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tabml.cancellation import Cancellation, current_cancellation
-from tabml.errors import MissingExtraError, ModelKindError, OptionError
+from tabml.errors import CapacityError, MissingExtraError, ModelKindError, OptionError
 from tabml.files import FileProvider
 from tabml.files.sources import ModelSource, resolve
 from tabml.generation.arguments import check_text, one_of, whole
@@ -28,6 +29,8 @@ ENDINGS = (".litertlm", ".task")
 _DEVICES = ("cpu", "gpu")
 _JOINER = "\u2060"
 _MAX_THREADS = 64
+_PREFILL, _DECODE = 256, 128
+_measuring = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +95,9 @@ class LiteLM(LazyModel["OpenedLm"], Generator):
         self._device: Device = "gpu" if device == "gpu" else "cpu"
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._threads = min(cores, _MAX_THREADS) if threads is None else whole("threads", threads, 1, _MAX_THREADS)
-        self._context_length = context_length and whole("context_length", context_length, 16, 1 << 24)
+        if context_length is not None:
+            whole("context_length", context_length, 16, 1 << 24)
+        self._context_length = context_length
         self._keep = whole("conversations", conversations, 0, 64)
         self._provider, self._ref = resolve(model, files, revision)
         if not self._ref.path.endswith(ENDINGS):
@@ -164,7 +169,7 @@ class LiteLM(LazyModel["OpenedLm"], Generator):
         """:meth:`chat`, piece by piece. Tool calls come whole, with the last delta.
 
         A content may be a list of parts: ``{"type": "text", "text": …}``; for a model that :attr:`takes` them
-        ``{"type": "image", "image": array}`` with shape (height, width, 3), uint8, RGB, and
+        ``{"type": "image", "image": array}`` with shape (height, width, 3), uint8, RGB, or a ``tabml.vision.Frame``, and
         ``{"type": "audio", "audio": array}`` with shape (samples,), float32, -1 to 1, 16 kHz. They stand where the model's
         template puts them, and count as ``prompt_tokens``; how many they are turns out when they are read.
         """
@@ -172,8 +177,8 @@ class LiteLM(LazyModel["OpenedLm"], Generator):
         chat = check_messages(messages)
         parts: list[Part] = []
         for message in chat:
-            _prepare(opened, self._ref.repo, message, parts)
-        text = _template(opened, self._ref.repo).render(
+            _prepare(opened, str(self._ref), message, parts)
+        text = _template(opened, str(self._ref)).render(
             chat, tools=tools, add_generation_prompt=not continue_last, continue_final_message=continue_last,
             extra=template_options,
         )  # fmt: skip
@@ -185,30 +190,38 @@ class LiteLM(LazyModel["OpenedLm"], Generator):
         opened = self._ready()
         chat = check_messages(messages)
         for message in chat:
-            _prepare(opened, self._ref.repo, message, [])
-        return _template(opened, self._ref.repo).render(chat, tools=tools)
+            _prepare(opened, str(self._ref), message, [])
+        return _template(opened, str(self._ref)).render(chat, tools=tools)
 
-    def benchmark(self, *, prefill_tokens: int = 256, decode_tokens: int = 128) -> LmSpeed:
-        """LiteRT-LM's own measurement, with an engine of its own beside this one.
+    def benchmark(self, *, prefill_tokens: int | None = None, decode_tokens: int | None = None) -> LmSpeed:
+        """LiteRT-LM's own measurement, with an engine of its own beside this one; nothing ends it before it is done.
 
         Args:
-            prefill_tokens: To read, 1 to the context's length.
-            decode_tokens: To write, the same.
+            prefill_tokens: To read, 1 to the context's length; when None 256, or half of a context that is shorter than 512.
+            decode_tokens: To write, the same; when None 128, or a quarter of it.
 
         Raises:
             OptionError: together they are more than the context.
+            CapacityError: a language model is measured in this process already.
         """
-        for name, value in (("prefill_tokens", prefill_tokens), ("decode_tokens", decode_tokens)):
-            whole(name, value, 1, 1 << 24)
         length = self.context_length
+        prefill_tokens = min(_PREFILL, length // 2) if prefill_tokens is None else prefill_tokens
+        decode_tokens = min(_DECODE, length // 4) if decode_tokens is None else decode_tokens
+        for name, value in (("prefill_tokens", prefill_tokens), ("decode_tokens", decode_tokens)):
+            whole(name, value, 1, length)
         if prefill_tokens + decode_tokens > length:
             raise OptionError(f"prefill_tokens + decode_tokens must be at most {length}, the length of the context")
         from tabml.edge._lm.loading import measure_lm
 
-        load, first, read, wrote = measure_lm(
-            self._provider, self._ref, device=self._device, threads=self._threads, context_length=length,
-            tokens=(prefill_tokens, decode_tokens),
-        )  # fmt: skip
+        if not _measuring.acquire(blocking=False):
+            raise CapacityError("a language model is measured already; try again when that has ended")
+        try:
+            load, first, read, wrote = measure_lm(
+                self._provider, self._ref, device=self._device, threads=self._threads, context_length=length,
+                tokens=(prefill_tokens, decode_tokens),
+            )  # fmt: skip
+        finally:
+            _measuring.release()
         return LmSpeed(
             prefill_tokens_per_second=read, decode_tokens_per_second=wrote, time_to_first_token_s=first, load_s=load,
             threads=self._threads,

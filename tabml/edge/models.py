@@ -10,12 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from operator import index
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tabml._litert.bundle import chosen
 from tabml._litert.specs import Signature, TensorSpec, thread_count
+from tabml.cancellation import current_cancellation
 from tabml.edge.results import Accelerator, Benchmark, LiteOutputs, OperatorTime, Profile
 from tabml.edge.tensors import Inputs, arrays_for, by_row
 from tabml.errors import CorruptModelError, MissingExtraError, OptionError, UnavailableHereError
@@ -111,7 +114,7 @@ class LiteModel(LazyModel[_Opened]):
         self._threads = thread_count("threads", threads)
         self._wanted = one_of("accelerator", accelerator, ("cpu", "gpu", "npu", "auto"))
         self._allow_nan = bool(allow_nan)
-        super().__init__(f"{len(model)} bytes" if isinstance(model, bytes | memoryview) else str(model))
+        super().__init__(f"{len(model)} bytes" if isinstance(model, bytes | bytearray | memoryview) else str(model))
 
     @property
     def threads(self) -> int:
@@ -261,9 +264,12 @@ class LiteModel(LazyModel[_Opened]):
         known = {spec.name: spec for spec in opened.graph.signatures[number].inputs}
         wanted = {spec.name: spec.shape for spec in known.values()}
         for name, shape in shapes.items():
-            lengths = tuple(map(int, shape))
             if name not in known:
                 raise OptionError(f"shapes: {name!r:.80} is none of the model's inputs: {', '.join(known)}")
+            try:
+                lengths = tuple(map(index, shape))
+            except TypeError:
+                raise OptionError(f"shapes[{name!r}]={shape!r:.80} must be whole numbers") from None
             if len(lengths) != len(known[name].shape) or min(lengths, default=1) < 1:
                 raise OptionError(f"shapes[{name!r}]={lengths} must have {len(known[name].shape)} lengths from 1")
             wanted[name] = lengths
@@ -340,6 +346,7 @@ class LiteModel(LazyModel[_Opened]):
 
         Raises:
             OptionError: a number is outside its range; and as :meth:`run`.
+            CallCancelledError: the current cancellation was set.
         """
         whole("runs", runs, 1, 1_000_000)
         whole("warmup", warmup, 0, 1_000_000)
@@ -347,8 +354,10 @@ class LiteModel(LazyModel[_Opened]):
         if inputs is None:
             spec = opened.graph.signatures[self._number(opened, signature)]
             inputs = {each.name: np.zeros(each.shape, each.dtype) for each in spec.inputs}
-        times = []
+        times, cancellation = [], current_cancellation()
         for at in range(warmup + runs):
+            if cancellation is not None:
+                cancellation.check()
             began = time.perf_counter()
             self.run(inputs, signature=signature)
             if at >= warmup:
@@ -363,7 +372,8 @@ class LiteModel(LazyModel[_Opened]):
         )
 
     def _open(self) -> _Opened:
-        content = bytes(self._chosen(load_lite_model(self._source, files=self._files)))
+        file = load_lite_model(self._source, files=self._files)
+        content = bytes(chosen(file, self._member, name=f"model={self._shown!r:.200}"))
         try:
             from tabml._litert.graph import LiteGraph
         except MissingExtraError:
@@ -382,21 +392,6 @@ class LiteModel(LazyModel[_Opened]):
         if len(names) > 1:
             del names[""]  # the same graph as a signature's, with names nobody gave
         return _Opened(graph, content, accelerator, names, names.get(_MAIN, next(iter(names.values()))))
-
-    def _chosen(self, file: bytes | memoryview) -> bytes | memoryview:
-        """The .tflite file itself, or the one of a bundle that is meant."""
-        from tabml._litert.bundle import graphs_in
-
-        found = dict(graphs_in(file))
-        if not found:
-            raise CorruptModelError(f"model={self._shown!r:.200} is a bundle without any .tflite file")
-        if self._member is None and len(found) == 1:
-            return next(iter(found.values()))
-        if self._member in found and self._member:
-            return found[self._member]
-        if "" in found:
-            raise OptionError(f"member={self._member!r:.80}: model={self._shown!r} is no bundle; leave member out")
-        raise OptionError(f"member={self._member!r:.80} must be one of {', '.join(map(repr, found))}"[:2000])
 
     def _free(self, loaded: _Opened) -> None:
         loaded.graph.close()

@@ -15,9 +15,9 @@ from typing import Any, Literal, get_args
 
 from numpy.typing import NDArray
 
+from tabml._litert.bundle import chosen
 from tabml._litert.specs import thread_count
 from tabml.edge.comparison import Comparison, Measure, Runner, Sample, check_limit, compare, kinds_of, measured, timed
-from tabml.edge.inspection import chosen
 from tabml.edge.models import ModelSource
 from tabml.edge.samples import checked, noise
 from tabml.edge.saving import save
@@ -106,7 +106,7 @@ def quantize(
     """
     _check(recipe, calibration, evaluation, accuracy, max_drop)
     threads = thread_count("threads", threads)
-    content = bytes(chosen(load_lite_model(model, files=files), member))
+    content = bytes(chosen(load_lite_model(model, files=files), member, name=f"model={_named(model)}"))
     from tabml._litert.rewriting import finished, modern, weights_of
 
     if weights_of(content).share > _QUANTISED_ALREADY:

@@ -58,6 +58,7 @@ class Generator(ABC):
 
         Raises:
             OptionError: the prompt or an option is not possible with this model.
+            CapacityError: too many calls wait.
             CallCancelledError: :func:`tabml.cancellation.current_cancellation` was set.
             InferenceError: the library failed; the next call is answered.
             ModelClosedError: the model is closed.
@@ -88,7 +89,9 @@ class Generator(ABC):
             OptionError: the messages are not such, or the template refuses them.
             ModelKindError: the model has no chat template.
             UnsafeModelError: the template takes too long, or too much memory.
+            CapacityError: too many calls wait.
             CallCancelledError: the current cancellation was set.
+            InferenceError: the library failed; the next call is answered.
             ModelClosedError: the model is closed.
         """
         return joined(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from tabml.errors import OptionError
+from tabml.generation.arguments import check_text, whole
 
 MAX_STOPS = 64
 MAX_STOP_CHARACTERS = 1024
@@ -25,12 +26,6 @@ def _number(name: str, value: Any, low: float, high: float, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise OptionError(f"{name}={value!r} must be {what}")
     return float(value)
-
-
-def _whole(name: str, value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise OptionError(f"{name}={value!r} must be a whole number from {low} to {high}")
-    return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,24 +112,24 @@ class GenerationOptions:
         )
         for name in ("frequency_penalty", "presence_penalty"):
             put(name, _number(name, getattr(self, name), -2, 2, "a number from -2 to 2"))
-        _whole("top_k", self.top_k, 0, 1 << 24)
-        _whole("max_new_tokens", self.max_new_tokens, 1, MAX_NEW_TOKENS)
-        _whole("min_new_tokens", self.min_new_tokens, 0, self.max_new_tokens)
-        _whole("num_beams", self.num_beams, 1, MAX_BEAMS)
-        _whole("no_repeat_ngram_size", self.no_repeat_ngram_size, 0, 1 << 16)
-        _whole("n", self.n, 1, MAX_CHOICES)
-        _whole("prompt_lookup_tokens", self.prompt_lookup_tokens, 0, MAX_LOOKUP)
+        whole("top_k", self.top_k, 0, 1 << 24)
+        whole("max_new_tokens", self.max_new_tokens, 1, MAX_NEW_TOKENS)
+        whole("min_new_tokens", self.min_new_tokens, 0, self.max_new_tokens)
+        whole("num_beams", self.num_beams, 1, MAX_BEAMS)
+        whole("no_repeat_ngram_size", self.no_repeat_ngram_size, 0, 1 << 16)
+        whole("n", self.n, 1, MAX_CHOICES)
+        whole("prompt_lookup_tokens", self.prompt_lookup_tokens, 0, MAX_LOOKUP)
         if self.seed is not None:
-            _whole("seed", self.seed, 0, (1 << 63) - 1)
+            whole("seed", self.seed, 0, (1 << 63) - 1)
         if self.logprobs is not None:
-            _whole("logprobs", self.logprobs, 0, MAX_LOGPROBS)
+            whole("logprobs", self.logprobs, 0, MAX_LOGPROBS)
         if self.max_time_s is not None:
             put("max_time_s", _number("max_time_s", self.max_time_s, 1e-3, 86400, "seconds from 0.001 to 86400"))
         put("stop", _texts("stop", self.stop))
         put("bad_words", _texts("bad_words", self.bad_words))
         if isinstance(self.stop_token_ids, str | bytes) or len(self.stop_token_ids) > MAX_STOPS:
             raise OptionError(f"stop_token_ids={self.stop_token_ids!r:.80} must be at most {MAX_STOPS} token ids")
-        put("stop_token_ids", tuple(_whole("stop_token_ids", each, 0, 1 << 31) for each in self.stop_token_ids))
+        put("stop_token_ids", tuple(whole("stop_token_ids", each, 0, 1 << 31) for each in self.stop_token_ids))
         if self.logit_bias is not None:
             put("logit_bias", _biases(self.logit_bias))
         self._check_grammar()
@@ -189,6 +184,7 @@ def _texts(name: str, given: str | Sequence[str]) -> tuple[str, ...]:
     for text in texts:
         if not isinstance(text, str) or not 1 <= len(text) <= MAX_STOP_CHARACTERS:
             raise OptionError(f"{name}={text!r:.80} must be texts of 1 to {MAX_STOP_CHARACTERS} characters")
+        check_text(name, text)
     return texts
 
 
@@ -196,6 +192,6 @@ def _biases(given: Mapping[int, float]) -> dict[int, float]:
     if not isinstance(given, Mapping) or len(given) > _MAX_BIASES:
         raise OptionError(f"logit_bias={given!r:.80} must map at most {_MAX_BIASES} token ids to numbers")
     return {
-        _whole("logit_bias", token, 0, 1 << 31): _number("logit_bias", bias, -100, 100, "a number from -100 to 100")
+        whole("logit_bias", token, 0, 1 << 31): _number("logit_bias", bias, -100, 100, "a number from -100 to 100")
         for token, bias in given.items()
     }

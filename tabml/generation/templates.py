@@ -28,6 +28,7 @@ from tabml.errors import (
     OptionError,
     UnsafeModelError,
 )
+from tabml.generation.arguments import check_text
 
 MAX_TEMPLATE = 256 << 10
 MAX_REQUEST = 64 << 20
@@ -103,7 +104,7 @@ class ChatTemplate:
             extra: What else the template knows.
 
         Raises:
-            OptionError: the template refuses the messages, or they are not plain JSON.
+            OptionError: the template refuses the messages, or they are not plain JSON, or have half a surrogate pair.
             CorruptModelError: the template can't be read.
             UnsafeModelError: it takes too long, too much memory, writes too much, or reaches for Python's insides.
             ModelClosedError: it is closed.
@@ -112,6 +113,8 @@ class ChatTemplate:
         """
         if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
             raise OptionError("messages must be a list of objects like {'role': …, 'content': …}")
+        if isinstance(tools, str | bytes | Mapping) or not isinstance(tools, Sequence | None):
+            raise OptionError(f"tools={tools!r:.60} must be a list of functions")
         chat = [_with_reasoning(message) for message in messages]
         last = _tagged(chat) if continue_final_message else ""
         values = {
@@ -130,7 +133,7 @@ class ChatTemplate:
             raise OptionError(f"messages: the model's chat template refuses them: {_line(answer['refused'])}")
         if "limit" in answer:
             raise UnsafeModelError(f"the chat template was stopped: {_line(answer['limit'])}")
-        text = str(answer["text"])
+        text = check_text("messages", answer["text"], 4 * self._most)
         return _cut(text, last) if continue_final_message else text
 
     def close(self) -> None:

@@ -405,7 +405,10 @@ PIPELINES: Mapping[str, Pipeline] = {
                 Option(name="context_length", default=0, range="tokens, at least 16; 0 for what the file says"),
                 Option(name="conversations", default=4, range="a whole number from 0 to 64"),
             ),
-            capabilities=(f"{_EDGE}Generate", f"{_EDGE}Benchmark", f"{_TEXT}Generate", f"{_TEXT}Chat"),
+            capabilities=(
+                *(f"{_EDGE}{rpc}" for rpc in ("Describe", "Generate", "Benchmark")),
+                *(f"{_TEXT}{rpc}" for rpc in ("Generate", "Chat")),
+            ),
         ),
     )
 }  # fmt: skip

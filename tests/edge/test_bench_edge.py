@@ -41,6 +41,11 @@ def test_an_unknown_case_names_those_there_are(tmp_path: Path, capsys: pytest.Ca
         edge_models.measure(["speed"])
     assert main(["bench", "edge", "--video", "x.mp4", "--out", str(tmp_path)]) == 1
     assert main(["bench", "edge", "--lm", str(tmp_path / "none.litertlm"), "--out", str(tmp_path)]) == 1
+    capsys.readouterr()
+    for name, said in (("README.md", "must be a .litertlm"), ("text.litertlm", "text.litertlm is no .litertlm file")):
+        (tmp_path / name).write_text("# tabml")
+        assert main(["bench", "edge", "--lm", str(tmp_path / name), "--out", str(tmp_path)]) == 1
+        assert said in capsys.readouterr().err
 
 
 def test_the_help_names_every_case(capsys: pytest.CaptureFixture[str]) -> None:

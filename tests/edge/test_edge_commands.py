@@ -69,6 +69,14 @@ def test_inspect_says_what_is_in_a_file(run: Run) -> None:
     assert len(found["tensors"]) == len(inspect_model(CLASSIFIER).tensors) > 62
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xe0 a picture", b"# tabml"], ids=["empty", "JPEG", "text"])
+def test_inspect_says_what_is_no_model(run: Run, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.tflite").write_bytes(content)
+    code, out, err = run("inspect", tmp_path / "model.tflite")
+    assert (code, out) == (1, "")
+    assert "model.tflite' is neither a .tflite nor a .task file" in err
+
+
 def test_inspect_names_custom_operators_members_and_quantised_weights(run: Run) -> None:
     assert "1 CUSTOM Convolution2DTransposeBias" in run("inspect", "selfie_segmenter")[1]
     code, out, err = run("inspect", "face_landmarker")
@@ -134,6 +142,8 @@ def test_benchmark_measures_beside_a_bare_interpreter(run: Run, tmp_path: Path) 
     assert err.count("\n") == 2
     assert "whole numbers" in run("benchmark", "face_detector", "--threads", "one")[2]
     assert "runs=0" in run("benchmark", "face_detector", "--runs", 0)[2]
+    (tmp_path / "taken").write_bytes(b"")
+    assert "taken' is a file; give a folder" in run("benchmark", "face_detector", "--out", tmp_path / "taken")[2]
 
 
 def test_the_bare_interpreter_gives_what_tabml_gives() -> None:
@@ -205,7 +215,7 @@ def test_quantize_says_when_it_judged_by_noise(run: Run, tmp_path: Path) -> None
         (["--max-drop", "0.1"], "nothing to be judged on"),
         (["--max-drop", "7", "--evaluate", "FOLDER"], "max_drop=7.0 must be"),
         (["--threads", "0"], "threads=0"),
-        (["--member", "x.tflite"], "member='x.tflite': the model is no bundle"),
+        (["--member", "x.tflite"], "is no bundle; leave member out"),
         (["--samples", "-1", "--evaluate", "FOLDER"], "--samples=-1 must be"),
     ],
 )

@@ -17,8 +17,10 @@ import tiny_lite
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tabml.cancellation import Cancellation
 from tabml.edge import LiteModel, LiteOutputs, TensorSpec
 from tabml.errors import (
+    CallCancelledError,
     ModelClosedError,
     ModelFileNotFoundError,
     ModelLoadError,
@@ -162,6 +164,8 @@ def test_fixed_shapes_may_be_changed_on_request() -> None:
     [
         ({"images": (4, 224, 224, 3)}, "can't run the model with the shapes"),
         ({"images": (1, 224, 224)}, "4 lengths"),
+        ({"images": 5}, "must be whole numbers"),
+        ({"images": (1, 224.5, 224, 3)}, "must be whole numbers"),
         ({"images": (0, 224, 224, 3)}, "lengths from 1"),
         ({"pictures": (1, 224, 224, 3)}, "'pictures' is none of the model's inputs: images"),
     ],
@@ -521,6 +525,14 @@ def test_a_benchmark_counts_what_it_is_told_to() -> None:
         for lie in ({"runs": 0}, {"warmup": -1}):
             with pytest.raises(OptionError):
                 model.benchmark(**lie)
+
+
+def test_a_cancelled_benchmark_ends() -> None:
+    cancellation = Cancellation()
+    with LiteModel(tiny_lite.sums(), threads=1) as model, cancellation.bound():
+        threading.Timer(0.1, cancellation.cancel).start()
+        with pytest.raises(CallCancelledError):
+            model.benchmark(runs=1_000_000)
 
 
 def test_the_async_twin_answers_the_same() -> None:

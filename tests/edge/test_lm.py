@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 
 from tabml.cancellation import Cancellation
-from tabml.edge import LiteLM
+from tabml.edge import LiteLM, lm
+from tabml.edge._lm.turns import MAX_WAITING
 from tabml.errors import (
     CallCancelledError,
+    CapacityError,
     CorruptModelError,
     ModelClosedError,
     ModelFileNotFoundError,
@@ -200,6 +202,8 @@ def test_a_prompt_that_leaves_no_room_is_refused(model: LiteLM) -> None:
     assert answer.usage.prompt_tokens + answer.usage.completion_tokens <= 256
     with pytest.raises(OptionError, match="context_length=512 must be at most 256"):
         LiteLM(MODELS / "i8/model.litertlm", context_length=512).load()
+    with pytest.raises(OptionError, match="8388608 characters; the context of 256 tokens has no room"):
+        model.generate("a" * (8 << 20))  # tokenising it would take half a gigabyte
 
 
 def test_closing_a_stream_ends_its_work_and_the_next_is_answered(model: LiteLM) -> None:
@@ -230,6 +234,42 @@ def test_time_ends_an_answer(model: LiteLM) -> None:
     answer = model.chat(HELLO, late)
     assert answer.finish_reason == "time"
     assert answer.usage.completion_tokens < 200
+    seconds = 0.004
+    while answer.finish_reason == "time":  # wherever it ends, each token is counted once
+        seconds *= 1.15
+        answer = model.chat(HELLO, GenerationOptions(temperature=0, max_new_tokens=200, max_time_s=seconds))
+        assert answer.usage.completion_tokens <= 200
+
+
+def test_calls_that_nobody_listens_to_make_room_for_others(model: LiteLM) -> None:
+    running = model.stream_chat(HELLO, GenerationOptions(temperature=1, n=64, max_new_tokens=200, logit_bias=BEYOND))
+    next(running)
+    for _ in range(MAX_WAITING + 8):
+        model.stream("hello", GREEDY).close()  # type: ignore[attr-defined]
+    waiting = model.stream("hello", GREEDY)
+    running.close()  # type: ignore[attr-defined]
+    assert joined(list(waiting)).finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "\ud800", "content": "hello"}],
+        [{"role": "user", "content": [{"type": "text", "text": "hello \ud800"}]}],
+    ],
+    ids=["role", "part"],
+)
+def test_half_a_surrogate_pair_is_told(model: LiteLM, messages: Any) -> None:
+    with pytest.raises(OptionError, match="half a surrogate pair"):
+        model.chat(messages, GREEDY)
+    with pytest.raises(OptionError, match="bad_words has half a surrogate pair"):
+        GenerationOptions(bad_words=("\ud800",))
+
+
+def test_tools_are_a_list(model: LiteLM) -> None:
+    for lie in (5, "weather", {"name": "weather"}):
+        with pytest.raises(OptionError, match="tools="):
+            model.chat(HELLO, GREEDY, tools=lie)  # type: ignore[arg-type]
 
 
 def test_calls_of_many_threads_get_their_own_answers(model: LiteLM) -> None:
@@ -357,6 +397,36 @@ def test_use_after_close_says_so_and_closing_ends_what_runs() -> None:
         model.chat(HELLO)
 
 
+def test_closing_waits_for_a_text_that_is_tokenised(run_python: Callable[..., Any]) -> None:
+    ended = run_python(
+        """
+        import sys, threading, time
+        from pathlib import Path
+        from tabml.edge import LiteLM
+        from tabml.errors import ModelClosedError
+
+        def count(model, began):
+            try:
+                while True:
+                    began.set()
+                    model.count_tokens("hello world " * 40_000)
+            except ModelClosedError:
+                print("closed")
+
+        for _ in range(3):
+            model, began = LiteLM(Path(sys.argv[1]), threads=1).load(), threading.Event()
+            thread = threading.Thread(target=count, args=(model, began))
+            thread.start()
+            began.wait()
+            time.sleep(0.02)
+            model.close()
+            thread.join()
+        """,
+        MODELS / "i8/model.litertlm",
+    )
+    assert (ended.returncode, ended.stdout.split()) == (0, ["closed"] * 3), ended.stderr
+
+
 def test_a_process_that_ends_without_closing_ends_well(run_python: Callable[..., Any]) -> None:
     ended = run_python(
         """
@@ -408,6 +478,7 @@ def test_a_forked_child_is_told(run_python: Callable[..., Any]) -> None:
         ({"threads": 0}, "threads=0"),
         ({"conversations": -1}, "conversations=-1"),
         ({"context_length": 3}, "context_length=3"),
+        ({"context_length": 0}, "context_length=0"),
     ],
 )
 def test_options_are_checked_before_anything_is_fetched(arguments: dict[str, Any], words: str) -> None:
@@ -432,6 +503,16 @@ def test_its_own_measurement_counts_what_was_asked_for(model: LiteLM) -> None:
     assert speed.threads == 1
     with pytest.raises(OptionError, match="at most 256"):
         model.benchmark(prefill_tokens=200, decode_tokens=200)
+    for lie in ({"prefill_tokens": 0}, {"decode_tokens": -1}, {"decode_tokens": 1 << 24}):
+        with pytest.raises(OptionError, match=next(iter(lie))):
+            model.benchmark(**lie)
+    assert model.benchmark().decode_tokens_per_second > 0  # as many as fit the context
+
+
+def test_one_model_is_measured_at_a_time(model: LiteLM) -> None:
+    with lm._measuring, pytest.raises(CapacityError, match="measured already"):
+        model.benchmark(prefill_tokens=8, decode_tokens=8)
+    assert model.benchmark(prefill_tokens=8, decode_tokens=8).load_s > 0
 
 
 def test_a_thousand_answers_take_no_more_memory_than_a_hundred(model: LiteLM) -> None:

@@ -72,6 +72,12 @@ def test_a_bundle_is_looked_at_too(tmp_path: Path) -> None:
         path.write_bytes(content[:length])
         with pytest.raises(CorruptModelError, match=r"no \.task file"):
             LiteLM(path).load()
+    lying = bytearray(content)
+    entry = lying.rfind(b"TF_LITE_PREFILL_DECODE") - 46  # in the archive's list: APPNOTE.TXT 4.3.12
+    struct.pack_into("<II", lying, entry + 20, 1 << 30, 1 << 30)
+    path.write_bytes(lying)
+    with pytest.raises(CorruptModelError, match=f"the file ends at {len(content)}"):
+        LiteLM(path).load()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("TF_LITE_PREFILL_DECODE", bytes(1 << 20))
     with pytest.raises(CorruptModelError, match="compressed member"):

@@ -34,7 +34,7 @@ GOLDEN: dict[str, dict[str, str]] = json.loads((MODELS / "golden.json").read_tex
 Part = dict[str, Any]
 
 
-def image(pixels: NDArray[np.uint8]) -> Part:
+def image(pixels: NDArray[np.uint8] | Frame) -> Part:
     return {"type": "image", "image": pixels}
 
 
@@ -239,6 +239,7 @@ def test_pictures_of_any_size_and_order_in_memory_are_read(gemma: LiteLM) -> Non
     padded[..., :3] = pixels
     assert gemma.chat([user(image(padded[..., :3]), "hello")], GREEDY).text == plain
     assert gemma.chat([user(image(np.asfortranarray(pixels)), "hello")], GREEDY).text == plain
+    assert gemma.chat([user(image(Frame.from_array(pixels, format="rgb")), "hello")], GREEDY).text == plain
     for height, width in ((1, 1), (1, 8192), (8192, 1), (31, 33)):
         assert gemma.chat([user(image(picture(1, height, width)), "hello")], GREEDY).text
     for samples in (1, 159, 160, 161):

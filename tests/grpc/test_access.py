@@ -163,7 +163,7 @@ def test_stats_come_as_prometheus_text_too(server: Child, jpeg: bytes) -> None:
 def test_info_says_what_the_server_is(server: Child) -> None:
     info = server.runtime.GetInfo(runtime_pb2.GetInfoRequest())
     assert (info.pid, info.protocol, info.files) == (server.process.pid, 1, "catalog:")
-    assert list(info.families) == ["vision", "text"]
+    assert list(info.families) == ["vision", "text", "edge"]
     assert {each.name: each.limit for each in info.call_classes}["streams"] == 64
 
 

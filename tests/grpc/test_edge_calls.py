@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -17,8 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from parent_server import Parent, listening
+from PIL import Image
 
 from tabml.edge import LiteModel
+from tabml.errors import CapacityError
 from tabml.files import default_provider, read_bytes
 from tabml.files.catalog import find
 from tabml.generation.results import joined
@@ -32,7 +35,8 @@ from tabml_grpc.v1 import edge_pb2_grpc, models_pb2, text_pb2, text_pb2_grpc
 
 S = grpc.StatusCode
 TINY = Path(__file__).parents[1] / "models" / "tiny-lm" / "i8"
-LM, SEG = "org/tiny/model.litertlm", "org/selfie/model.tflite"
+SEEING = TINY.parent / "vision" / "gemma3n.litertlm"
+LM, SEG, EYES = "org/tiny/model.litertlm", "org/selfie/model.tflite", "org/eyes/model.litertlm"
 GREEDY = text_pb2.Sampling(temperature=0, max_new_tokens=16)
 GOLDEN = json.loads((TINY / "golden.json").read_text())["litert_lm_0_18_1_greedy_16"][0]
 
@@ -49,12 +53,13 @@ def server(segmenter: bytes) -> Iterator[Child]:
         {
             ("org/tiny", "model.litertlm"): (TINY / "model.litertlm").read_bytes(),
             ("org/selfie", "model.tflite"): segmenter,
+            ("org/eyes", "model.litertlm"): SEEING.read_bytes(),
             ("org/broken", "model.tflite"): segmenter[: len(segmenter) // 2],
             ("org/broken", "model.litertlm"): (TINY / "model.litertlm").read_bytes()[:100_000],
         }
     )
     with listening(parent), serving("--file-endpoint", parent.address, files="parent") as child:
-        for name, pipeline in ((LM, "litert-lm"), (SEG, "litert")):
+        for name, pipeline in ((LM, "litert-lm"), (SEG, "litert"), (EYES, "litert-lm")):
             loaded = child.models.LoadModel(ml.LoadModelRequest(model_id=name, pipeline_type=pipeline), timeout=60)
             assert loaded.success
         yield child
@@ -118,6 +123,8 @@ def test_a_stream_answers_in_order_whatever_comes(edge: Any, picture: NDArray[np
         ({"shape": [1, 256, 256, 4]}, "1048576"),
         ({"shape": [-1, 256, 256, 3]}, "lengths"),
         ({"shape": [1 << 40, 1 << 40]}, "lengths"),
+        ({"shape": [0, (1 << 31) - 1, (1 << 31) - 1, 8], "data": b""}, "lengths"),
+        ({"dtype": "", "data": b"", "shape": [2001], "texts": [bytes(40_000)] + [b""] * 2000}, "texts are 2001"),
         ({"name": "nobody"}, "nobody"),
         ({"dtype": ""}, "dtype must be set"),
         ({"data": b""}, "0 bytes"),
@@ -138,6 +145,9 @@ def test_inputs_and_options_are_checked(edge: Any, picture: NDArray[np.float32])
         edge.Run(v1.RunRequest(model=SEG, inputs=[good], config=v1.RunConfig(signature="x")))
     with fails(S.INVALID_ARGUMENT, "config.outputs='x'"):
         edge.Run(v1.RunRequest(model=SEG, inputs=[good], config=v1.RunConfig(outputs=["x"])))
+    with fails(S.INVALID_ARGUMENT, "each output once"):
+        output = edge.Describe(v1.EdgeServiceDescribeRequest(model=SEG)).signatures[0].outputs[0].name
+        edge.Run(v1.RunRequest(model=SEG, inputs=[good], config=v1.RunConfig(outputs=[output] * 2)))
     with fails(S.INVALID_ARGUMENT, "NaN"):
         edge.Run(v1.RunRequest(model=SEG, inputs=[array_to_v1("", picture * np.float32("nan"))]))
     with fails(S.INVALID_ARGUMENT, "names"):
@@ -150,6 +160,8 @@ def test_inputs_and_options_are_checked(edge: Any, picture: NDArray[np.float32])
         list(edge.StreamRun(iter([v1.StreamRunRequest(inputs=v1.RunInputs(inputs=[good]))])))
     with fails(S.INVALID_ARGUMENT, "runs=-1"):
         edge.Benchmark(v1.BenchmarkRequest(model=SEG, runs=-1))
+    with fails(S.INVALID_ARGUMENT, "decode_tokens=5000"):
+        edge.Benchmark(v1.BenchmarkRequest(model=LM, decode_tokens=5000))
 
 
 def test_files_that_are_cut_short_are_refused_and_the_server_lives(edge: Any, server: Child) -> None:
@@ -198,7 +210,7 @@ def test_what_a_language_model_can_not_take_is_refused(edge: Any, jpeg: bytes) -
 
     with fails(S.FAILED_PRECONDITION, "takes text, no image"):
         ask(v1.Part(image=jpeg))
-    with fails(S.INVALID_ARGUMENT, "picture"):
+    with fails(S.FAILED_PRECONDITION, "takes text, no image"):  # nor is it decoded
         ask(v1.Part(image=b"no picture"))
     with fails(S.INVALID_ARGUMENT, "no float32"):
         ask(v1.Part(audio=b"abc"))
@@ -212,6 +224,29 @@ def test_what_a_language_model_can_not_take_is_refused(edge: Any, jpeg: bytes) -
         ask(v1.Part(text="x"), sampling=text_pb2.Sampling(json_object=True))
     with fails(S.FAILED_PRECONDITION, "litert, not for text-generation or litert-lm"):
         list(edge.Generate(v1.EdgeServiceGenerateRequest(model=SEG, prompt="x")))
+
+
+def test_pictures_are_decoded_one_by_one_and_only_as_many_as_are_taken(edge: Any, server: Child) -> None:
+    def ask(*parts: v1.Part) -> None:
+        messages = [v1.PartsMessage(role="user", parts=parts)]
+        list(edge.Generate(v1.EdgeServiceGenerateRequest(model=EYES, messages=messages, sampling=GREEDY)))
+
+    def most() -> int:
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) >> 10
+
+    sink = io.BytesIO()
+    Image.new("L", (8000, 5000)).save(sink, "PNG")
+    large, small = v1.Part(image=sink.getvalue()), v1.Part(image=b"no picture")
+    ask(large)
+    before = most()
+    with fails(S.INVALID_ARGUMENT, "picture"):
+        ask(large, large, large, large, large, large, small)
+    assert most() - before < 400  # megabytes; each has 120
+    with fails(S.INVALID_ARGUMENT, "must be an RGB array"):
+        sink = io.BytesIO()
+        Image.new("L", (9000, 1)).save(sink, "PNG")
+        ask(v1.Part(image=sink.getvalue()))
 
 
 def test_a_client_that_goes_away_ends_its_answer(edge: Any) -> None:
@@ -228,6 +263,7 @@ def test_both_kinds_are_measured(edge: Any) -> None:
     assert (lite.runs, lite.accelerator) == (5, "cpu")
     lm = edge.Benchmark(v1.BenchmarkRequest(model=LM, prefill_tokens=64, decode_tokens=32))
     assert lm.prefill_tokens_per_second > lm.decode_tokens_per_second > 0
+    assert edge.Benchmark(v1.BenchmarkRequest(model=LM)).load_s > 0
 
 
 def test_a_model_is_unloaded_while_it_is_called(server: Child, edge: Any, picture: NDArray[np.float32]) -> None:
@@ -274,6 +310,11 @@ def test_outputs_in_pieces_join_to_the_whole(lengths: list[int]) -> None:
         for tensor in piece:
             joined_data[tensor.name] = joined_data.get(tensor.name, b"") + tensor.data
     assert joined_data == {tensor.name: tensor.data for tensor in tensors}
+
+
+def test_texts_that_no_message_can_have_are_refused() -> None:
+    with pytest.raises(CapacityError, match="'x' has texts of"):
+        list(in_pieces([v1.Tensor(name="x", shape=[1], texts=[bytes(MAX_RESPONSE)])]))
 
 
 @given(st.binary(max_size=64), st.lists(st.integers(-2, 1 << 33), max_size=10), st.text(max_size=8))

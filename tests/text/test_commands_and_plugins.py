@@ -116,7 +116,7 @@ def test_a_pipeline_is_opened_by_its_task(tiny: Callable[[str], Path]) -> None:
     assert isinstance(open_pipeline("text_classification", tiny("classifier")), TextClassifier)
     with pytest.raises(PipelineNotFoundError, match="did you mean 'text-generation'"):
         open_pipeline("text-generatoin", "x")
-    with pytest.raises(ModelKindError, match="tasks on text: text-generation"):
+    with pytest.raises(ModelKindError, match="tasks that are opened by name: text-generation"):
         open_pipeline("face-detection", "x")
     with pytest.raises(OptionError, match="'speed' is not an option"):
         open_pipeline("text-generation", tiny("llama_chat"), speed=3)  # type: ignore[call-overload]

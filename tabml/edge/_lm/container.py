@@ -20,7 +20,6 @@ from litert_lm_builder.runtime.proto import llm_metadata_pb2
 from tabml.edge._lm.marks import Marks, marks_of
 from tabml.errors import CorruptModelError, ModelKindError, UnsafeModelError
 
-ENDINGS = (".litertlm", ".task")
 _MAGIC = b"LITERTLM"
 _HEADER = 32
 _MAX_HEADER = 1 << 20
@@ -100,7 +99,7 @@ def read_container(path: Path, name: str) -> Container:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        sections = _members(file, name) if path.suffix == ".task" else _sections(file, size, name)
+        sections = _members(file, size, name) if path.suffix == ".task" else _sections(file, size, name)
         for kind in (MODEL, _TOKENIZER, _METADATA):
             if all(section.kind != kind for section in sections):
                 raise ModelKindError(f"{name} is no language model: it has no {kind}")
@@ -181,7 +180,7 @@ def _model_type(entry: Any) -> str:
     return "TF_LITE_UNKNOWN"
 
 
-def _members(file: BinaryIO, name: str) -> list[Section]:
+def _members(file: BinaryIO, size: int, name: str) -> list[Section]:
     found = []
     try:
         with zipfile.ZipFile(file) as archive:
@@ -195,6 +194,11 @@ def _members(file: BinaryIO, name: str) -> list[Section]:
                     )
                 with archive.open(member) as opened:  # its own header is looked at
                     begin = opened._orig_compress_start if hasattr(opened, "_orig_compress_start") else 0
+                if begin + member.file_size > size:
+                    raise CorruptModelError(
+                        f"{name} says that {member.filename[:40]!r} lies from byte {begin} to {begin + member.file_size}; "
+                        f"the file ends at {size}"
+                    )
                 found.append(Section(kind=member.filename[:80], begin=begin, end=begin + member.file_size))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error) as problem:
         if isinstance(problem, CorruptModelError):

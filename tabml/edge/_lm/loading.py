@@ -81,9 +81,10 @@ def open_lm(
         ModelLoadError: LiteRT-LM refused it.
         OptionError: ``context_length`` is more than the model was made for.
     """
+    name = str(ref)
     with _fetched(provider, ref) as path:
-        container = read_container(path, ref.repo)
-        _check_models(path, container, ref.repo)
+        container = read_container(path, name)
+        _check_models(path, container, name)
         made_for = container.context_length
         if context_length is not None and made_for and context_length > made_for:
             raise OptionError(
@@ -91,11 +92,11 @@ def open_lm(
             )
         length = context_length or made_for
         if not length:
-            raise ModelKindError(f"{ref.repo} does not say how long its context is; give context_length")
-        check_loads(path, ref.repo, device=device, threads=threads)
+            raise ModelKindError(f"{name} does not say how long its context is; give context_length")
+        check_loads(path, name, device=device, threads=threads)
         with private_folder() as cache:
             engine = NativeEngine(
-                path, name=ref.repo, backend=device, threads=threads, context_length=length, cache=cache,
+                path, name=name, backend=device, threads=threads, context_length=length, cache=cache,
                 vision=container.takes_pictures, audio=container.takes_sound,
             )  # fmt: skip
     try:
@@ -127,7 +128,7 @@ def measure_lm(
     """LiteRT-LM's own measurement of a file that was opened before; see :meth:`NativeEngine.benchmark`."""
     with _fetched(provider, ref) as path, private_folder() as cache:
         engine = NativeEngine(
-            path, name=ref.repo, backend=device, threads=threads, context_length=context_length, cache=cache,
+            path, name=str(ref), backend=device, threads=threads, context_length=context_length, cache=cache,
             benchmark=tokens,
         )  # fmt: skip
         try:

@@ -227,7 +227,8 @@ class NativeEngine:
         self._handle: int | None = native.litert_lm_engine_create(settings)
         native.litert_lm_engine_settings_delete(settings)
         if not self._handle:
-            raise ModelLoadError(f"LiteRT-LM can't open {name}: {last_error('it does not say why')}")
+            remedy = "; device='cpu' needs no GPU" if backend == "gpu" else ""
+            raise ModelLoadError(f"LiteRT-LM can't open {name}: {last_error('it does not say why')}{remedy}")
         if vision or audio:
             self._load_the_rest(name)
 

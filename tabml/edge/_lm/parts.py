@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tabml.edge.prepared import Picture
 from tabml.errors import MissingExtraError, OptionError
 
 RATE = 16_000
@@ -38,7 +39,8 @@ def part_of(kind: str, value: object) -> Part:
 
     Args:
         kind: ``image`` or ``audio``.
-        value: RGB of uint8 with shape (height, width, 3), or float32 with shape (samples,), 16 kHz.
+        value: RGB of uint8 with shape (height, width, 3), or what gives it by ``to_rgb``; or float32 with shape
+            (samples,), 16 kHz.
 
     Raises:
         OptionError: it isn't one.
@@ -64,6 +66,8 @@ def add_part(parts: list[Part], kind: str, value: object) -> None:
 
 
 def _png(picture: object) -> bytes:
+    if isinstance(picture, Picture):
+        picture = picture.to_rgb()
     if (
         not isinstance(picture, np.ndarray)
         or picture.dtype != np.uint8

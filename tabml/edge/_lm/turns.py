@@ -34,6 +34,8 @@ _LOOK_S = 0.02
 _SEEDS = 1 << 31
 _BAN = -100.0
 _EVERY = 1 << 24
+_TOKEN_CHARACTERS = 256
+"""More than any vocabulary's longest token has, which are spaces."""
 _TOO_LONG = re.compile("Exceeding the maximum number of tokens|exceeds available state entries")
 
 
@@ -80,7 +82,7 @@ class _Request:
         return most is not None and time.monotonic() - self.started > most
 
     def leave(self) -> None:
-        """Nobody listens any more."""
+        """Nobody listens any more; the next request takes it out of those that wait."""
         self.gone = True
 
     def usage(self) -> Usage:
@@ -143,6 +145,7 @@ class Turns:
         self._dummy = written[0] if len(written) == 2 else None
         self._kept: deque[_Kept] = deque()
         self._process = os.getpid()
+        self._tokenizing = threading.Lock()
         self._changed = threading.Condition()
         self._waiting: deque[_Request] = deque()
         self._running: _Request | None = None
@@ -152,9 +155,18 @@ class Turns:
         _OPEN.add(self)
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text; control tokens written in it are control tokens."""
+        """The tokens of a text; control tokens written in it are control tokens.
+
+        One text at a time, since 8 MiB take half a gigabyte meanwhile; the engine is not freed before it is done.
+
+        Raises:
+            ModelClosedError: :meth:`close` came first.
+            ModelForkedError: this process is a fork of the one that opened the model.
+        """
         self._check_open()
-        return self._engine.encode(text)
+        with self._tokenizing:
+            self._check_open()
+            return self._engine.encode(text)
 
     def stream(
         self, prompt: str, parts: Sequence[Part], options: GenerationOptions, cancellation: Cancellation
@@ -174,7 +186,12 @@ class Turns:
             OptionError: an option is impossible here, or the prompt leaves no room in the context.
             CallCancelledError: ``cancellation`` was set.
             CapacityError: too many wait.
+            ModelClosedError: :meth:`close` came first.
         """
+        if len(prompt) > _TOKEN_CHARACTERS * self.context_length:
+            raise OptionError(
+                f"prompt has {len(prompt)} characters; the context of {self.context_length} tokens has no room for them"
+            )
         count = len(self.encode(prompt)) + self._start
         if count <= self._start:
             raise OptionError("prompt='' must have at least one token")
@@ -186,6 +203,7 @@ class Turns:
         request = _Request(prompt, parts, count, limits, options, cancellation)
         with self._changed:
             self._check_open()
+            self._waiting = deque(each for each in self._waiting if not each.over)
             if len(self._waiting) >= MAX_WAITING:
                 raise CapacityError(f"{len(self._waiting)} prompts wait already; try again a little later")
             self._waiting.append(request)
@@ -211,11 +229,11 @@ class Turns:
             self._changed.notify_all()
         if self._worker is not None:
             self._worker.join()
-        with self._changed:
-            freed, self._freed = self._freed, True
-        if not freed:
-            self._forget(0)
-            self._engine.close()
+        with self._tokenizing:
+            if not self._freed:
+                self._freed = True
+                self._forget(0)
+                self._engine.close()
 
     def _check_open(self) -> None:
         if self._closing:
@@ -310,9 +328,7 @@ class Turns:
             reason = said.reason or ("stop" if ended else "length")
             if said.reason is None:
                 seen = tuple(part.digest for part in request.parts)
-                kept = _Kept(conversation, sampler, request.prompt + said.text, seen, tokens, ended)
-                with self._changed:
-                    self._kept.append(kept)
+                self._kept.append(_Kept(conversation, sampler, request.prompt + said.text, seen, tokens, ended))
                 keeping = True
                 self._forget(self._keep)
             request.say(index, "", reason=reason)
@@ -341,11 +357,10 @@ class Turns:
                 text, last, problem = "", False, ""
             if not last and (request.over or request.late):
                 _end(conversation, pieces)
-                request.written += count
                 if request.over:
                     return None
                 request.say(index, scanner.rest())
-                return _Said("".join(heard), 0, "time")
+                return _Said("".join(heard), count, "time")
             if problem:
                 raise self._failure(problem)
             if text:
