@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import mmap
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -381,6 +383,22 @@ def test_a_model_from_memory_leaves_nothing_behind() -> None:
         assert set(os.listdir("/dev/shm")) == before
     with pytest.raises(ModelFileNotFoundError):
         LiteLM(FileRef("me/none", "model.litertlm"), files=MemoryProvider({(ref.repo, ref.path): content})).load()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="weights are moved on Linux only")
+def test_weights_in_large_pages_are_the_same_weights(tmp_path: Path) -> None:
+    from tabml.edge._lm.pages import enlarge
+
+    content = os.urandom(3 * 4096 + 100)
+    path = tmp_path / "weights"
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    assert enlarge(tmp_path) == 4 * 4096
+    path.unlink()
+    assert mapped[:] == content
+    assert not any(str(tmp_path) in line for line in Path("/proc/self/maps").read_text().splitlines())
+    mapped.close()
 
 
 def test_use_after_close_says_so_and_closing_ends_what_runs() -> None:

@@ -16,6 +16,7 @@ from tabml.cancellation import current_cancellation
 from tabml.edge._lm.container import Container, read_container
 from tabml.edge._lm.marks import Marks, marks_by_tokens
 from tabml.edge._lm.native import NativeEngine
+from tabml.edge._lm.pages import enlarge
 from tabml.edge._lm.probe import check_loads
 from tabml.edge._lm.turns import Turns
 from tabml.errors import CorruptModelError, ModelKindError, OptionError
@@ -99,6 +100,7 @@ def open_lm(
                 path, name=name, backend=device, threads=threads, context_length=length, cache=cache,
                 vision=container.takes_pictures, audio=container.takes_sound,
             )  # fmt: skip
+            enlarge(cache)
     try:
         return _around(engine, container, length, keep)
     except BaseException:
@@ -132,6 +134,7 @@ def measure_lm(
             benchmark=tokens,
         )  # fmt: skip
         try:
+            enlarge(cache)
             return engine.benchmark()
         finally:
             engine.close()
