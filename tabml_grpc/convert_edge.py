@@ -24,6 +24,7 @@ DTYPES = (
     "float32", "float16", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool",
     "complex64",
 )  # fmt: skip
+MAX_TENSORS = 1024
 _MAX_DIMENSIONS, _MAX_LENGTH = 8, 1 << 31
 _MAX_TEXTS = 64 << 20
 _PIECE = MAX_RESPONSE - (64 << 10)
@@ -81,8 +82,10 @@ def inputs_from_v1(messages: Sequence[v1.Tensor]) -> dict[str, NDArray[Any]] | l
     """Arrays by name, or by place where none has a name.
 
     Raises:
-        RequestError: some have names and some have none, two have one, or an array is none.
+        RequestError: there are too many, some have names and some have none, two have one, or an array is none.
     """
+    if len(messages) > MAX_TENSORS:
+        raise RequestError(f"inputs has {len(messages)} tensors; the limit is {MAX_TENSORS}")
     names = [message.name for message in messages]
     arrays = [array_from_v1(message) for message in messages]
     if not any(names):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tabml.errors import OptionError
@@ -12,7 +12,7 @@ from tabml_grpc.text import Text
 from tabml_grpc.v1 import edge_pb2 as v1
 
 if TYPE_CHECKING:
-    from tabml.edge import LiteOutputs
+    from tabml.edge import LiteModel, LiteOutputs
 
 _RUNS = 50
 _MAX_RUNS, _MAX_TOKENS = 10_000, 4096
@@ -45,15 +45,15 @@ class EdgeService:
 
     async def Run(self, request: v1.RunRequest, call: Call) -> v1.RunResponse:
         """One run."""
-        from tabml_grpc.convert_edge import check_length, inputs_from_v1, outputs_to_v1
 
-        inputs = inputs_from_v1(request.inputs)
-        found: LiteOutputs = await self._lent.run(
-            request.model, call, lambda model: _run(model, request.config, inputs), "litert"
-        )
-        outputs = outputs_to_v1(found, request.config.outputs)
-        check_length(outputs)
-        return v1.RunResponse(outputs=outputs, seconds=found.seconds, accelerator=found.accelerator.name)
+        def work(model: Any) -> v1.RunResponse:
+            from tabml_grpc.convert_edge import check_length
+
+            found, outputs = _run(model, request.config, request.inputs)
+            check_length(outputs)
+            return v1.RunResponse(outputs=outputs, seconds=found.seconds, accelerator=found.accelerator.name)
+
+        return await self._lent.run(request.model, call, work, "litert")
 
     async def StreamRun(self, messages: AsyncIterator[bytes], call: Call) -> None:
         """Runs in the order of their inputs."""
@@ -71,16 +71,16 @@ class EdgeService:
                 await self._answer(config, message.inputs, call)
 
     async def _answer(self, asked: v1.StreamRunConfig, given: v1.RunInputs, call: Call) -> None:
-        from tabml_grpc.convert_edge import in_pieces, inputs_from_v1, outputs_to_v1
+        def work(model: Any) -> list[v1.StreamRunResponse]:
+            from tabml_grpc.convert_edge import in_pieces
 
-        inputs = inputs_from_v1(given.inputs)
-        found: LiteOutputs = await self._lent.run(
-            asked.model, call, lambda model: _run(model, asked.config, inputs), "litert"
-        )
-        pieces = list(in_pieces(outputs_to_v1(found, asked.config.outputs)))
-        for at, outputs in enumerate(pieces):
-            answer = v1.StreamRunResponse(id=given.id, outputs=outputs, done=at == len(pieces) - 1)
-            answer.seconds, answer.accelerator = found.seconds, found.accelerator.name
+            found, outputs = _run(model, asked.config, given.inputs)
+            said: dict[str, Any] = {"id": given.id, "seconds": found.seconds, "accelerator": found.accelerator.name}
+            answers = [v1.StreamRunResponse(outputs=piece, **said) for piece in in_pieces(outputs)]
+            answers[-1].done = True
+            return answers
+
+        for answer in await self._lent.run(asked.model, call, work, "litert"):
             await call.send(answer)
 
     async def Generate(self, request: v1.EdgeServiceGenerateRequest, call: Call) -> None:
@@ -111,11 +111,15 @@ class EdgeService:
         return await self._lent.run(request.model, call, lambda model: _measure(model, request), "litert", "litert-lm")
 
 
-def _run(model: Any, config: v1.RunConfig, inputs: Any) -> LiteOutputs:
-    found: LiteOutputs = model.run(
-        inputs, signature=config.signature or None, quantize=config.quantize, dequantize=config.dequantize
-    )
-    return found
+def _run(model: LiteModel, config: v1.RunConfig, given: Sequence[v1.Tensor]) -> tuple[LiteOutputs, list[v1.Tensor]]:
+    """In a worker's thread, with the conversions, which would hold the event loop up."""
+    from tabml_grpc.convert_edge import inputs_from_v1, outputs_to_v1
+
+    found = model.run(
+        inputs_from_v1(given), signature=config.signature or None, quantize=config.quantize,
+        dequantize=config.dequantize,
+    )  # fmt: skip
+    return found, outputs_to_v1(found, config.outputs)
 
 
 def _measure(model: Any, request: v1.BenchmarkRequest) -> v1.BenchmarkResponse:

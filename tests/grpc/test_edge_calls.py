@@ -152,6 +152,8 @@ def test_inputs_and_options_are_checked(edge: Any, picture: NDArray[np.float32])
         edge.Run(v1.RunRequest(model=SEG, inputs=[array_to_v1("", picture * np.float32("nan"))]))
     with fails(S.INVALID_ARGUMENT, "names"):
         edge.Run(v1.RunRequest(model=SEG, inputs=[good, array_to_v1("x", picture)]))
+    with fails(S.INVALID_ARGUMENT, "inputs has 2000 tensors"):
+        edge.Run(v1.RunRequest(model=SEG, inputs=[v1.Tensor()] * 2000))
     with fails(S.FAILED_PRECONDITION, "LoadModel first"):
         edge.Run(v1.RunRequest(model="nobody", inputs=[good]))
     with fails(S.FAILED_PRECONDITION, "litert-lm, not for litert"):
