@@ -20,6 +20,7 @@ from tabml.text._torch.loading import (
     resolve_dtype,
     told,
 )
+from tabml.text._torch.teams import disband
 from tabml.text.repository import Repository
 
 Value = TypeVar("Value")
@@ -78,7 +79,7 @@ def load_gguf_engine(repository: Repository, placement: Placement, *, context_le
 
 
 def _engine(model: Any, tokenizer: Any, context_length: int | None, packing: Iterator[str]) -> TorchEngine:
-    return TorchEngine(
+    engine = TorchEngine(
         model,
         tokenizer,
         chat_template=_template(tokenizer),
@@ -86,6 +87,8 @@ def _engine(model: Any, tokenizer: Any, context_length: int | None, packing: Ite
         context_length=context_length,
         packing=packing,
     )
+    disband()  # what loading and packing took; the engine computes in a thread of its own
+    return engine
 
 
 def _no_bar(values: Iterable[Value], **_: object) -> Iterable[Value]:

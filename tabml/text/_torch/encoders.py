@@ -17,6 +17,7 @@ from tabml.errors import InferenceError, ModelClosedError, ModelKindError, Optio
 from tabml.text._model import Placement
 from tabml.text._torch.lanes import lanes_of, side_by_side
 from tabml.text._torch.loading import load_pretrained, load_tokenizer, packed
+from tabml.text._torch.teams import disband
 from tabml.text.batching import Batcher, by_length, shares
 from tabml.text.repository import Repository
 
@@ -337,6 +338,7 @@ def load_encoder(
     tokenizer = load_tokenizer(repository)
     encoder = Encoder(repository.name, SafeTokenizer(tokenizer, token_limit(tokenizer, model.config)), model)
     encoder.answers_tokens = auto in _OF_TOKENS
+    disband()
     return encoder
 
 

@@ -30,6 +30,7 @@ from tabml.text._torch.grammar import Grammars
 from tabml.text._torch.lookup import PromptLookup
 from tabml.text._torch.packing import weight_bytes
 from tabml.text._torch.sampling import Sampler, log_probabilities
+from tabml.text._torch.teams import disband
 from tabml.text.engine import NO_BEAMS, EngineName
 from tabml.text.grammars import TOO_COMPLICATED
 from tabml.text.repository import Repository
@@ -309,6 +310,8 @@ class TorchEngine:
     def _serve(self) -> None:
         while True:
             with self._lock:
+                if not (self._waiting or self._running) and self.packed.is_set():
+                    disband()
                 while not (self._waiting or self._running or self._closing):
                     if not self._lock.wait(None if self.packed.is_set() else self._pack_after):
                         break

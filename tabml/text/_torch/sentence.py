@@ -22,6 +22,7 @@ from tabml.text import checks
 from tabml.text._model import Placement
 from tabml.text._torch import loading
 from tabml.text._torch.encoders import Encoded, Encoder, SafeTokenizer, Served, check_kind, token_limit
+from tabml.text._torch.teams import disband
 from tabml.text.repository import Repository
 
 _LEGACY_POOLING = {
@@ -228,7 +229,9 @@ def load_sentence_model(repository: Repository, placement: Placement, *, archite
     with loading.told(repository, "the layout of sentence-transformers"):
         tokenizer = _load_tokenizer(repository, settings)
         encoder = Encoder(repository.name, SafeTokenizer(tokenizer, _limit(tokenizer, model.config, settings)), model)
-        return SentenceModel(encoder, _layout(repository, modules, encoder.device, model.dtype))
+        found = SentenceModel(encoder, _layout(repository, modules, encoder.device, model.dtype))
+    disband()
+    return found
 
 
 def _kind(module: dict[str, Any]) -> str:
