@@ -475,3 +475,37 @@ def test_a_panic_of_the_tokenizer_is_an_error_of_ours(engine: Any, monkeypatch: 
         with pytest.raises(InferenceError, match="can't be decoded: PanicException: index out of bounds"):
             engine.decode([5])
     assert engine.encode("x")
+
+
+def test_a_process_that_ends_without_closing_ends_well(tiny: Any, run_python: Any) -> None:
+    ended = run_python(
+        """
+        import sys
+        from pathlib import Path
+        from tabml.text import GenerationOptions, TextGenerator
+        model = TextGenerator(Path(sys.argv[1]))
+        stream = model.stream("hello", GenerationOptions(max_new_tokens=400))
+        next(stream)
+        print("fine")
+        """,
+        tiny("llama_chat"),
+    )
+    assert (ended.returncode, ended.stdout) == (0, "fine\n"), ended.stderr
+
+
+def test_threads_that_shared_the_products_go_when_nothing_is_left_to_do(tiny: Any) -> None:
+    import os
+
+    import torch
+
+    from tabml.text._torch.teams import disband
+
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    disband()
+    before = threads()
+    (torch.ones(1 << 22) * 2).sum()
+    assert threads() > before or torch.get_num_threads() == 1
+    disband()
+    assert threads() == before

@@ -6,10 +6,13 @@ read in pieces between which the others go on.
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import queue
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -127,6 +130,16 @@ def _told(what: str) -> Iterator[None]:
         raise InferenceError(f"{what}: {type(problem).__name__}: {str(problem)[:200]}") from problem
 
 
+_OPEN: weakref.WeakSet[TorchEngine] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A process whose main thread ends while another is within torch is aborted now and then."""
+    for engine in list(_OPEN):
+        engine.close()
+
+
 class TorchEngine:
     """A causal language model of transformers, served by one thread."""
 
@@ -194,8 +207,10 @@ class TorchEngine:
         self._waiting: deque[_Run] = deque()
         self._running: list[_Run] = []
         self._closing = False
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._serve, name="generate", daemon=True)
         self._thread.start()
+        _OPEN.add(self)
 
     def encode(self, text: str, *, special_tokens: bool = False, parse_special: bool = True) -> list[int]:
         """The tokens of a text; see :class:`tabml.text.engine.Engine`."""
@@ -298,6 +313,8 @@ class TorchEngine:
 
     def close(self) -> None:
         """End what runs and free the model; twice is fine."""
+        if os.getpid() != self._process:
+            return
         with self._lock:
             self._closing = True
             self._lock.notify_all()
