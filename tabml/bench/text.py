@@ -6,7 +6,7 @@ import math
 import random
 import statistics
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -185,6 +185,14 @@ class Subjects:
         self._open.close()
 
 
+def _medians(works: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, float]:
+    """Seconds of each, without the threads that loading has left behind, which slow all of them."""
+    with text_extra():
+        from tabml.text._torch.teams import disband
+    disband()
+    return medians(works, turns)
+
+
 def _greedy(tokens: int) -> GenerationOptions:
     return GenerationOptions(temperature=0, max_new_tokens=tokens, min_new_tokens=tokens)
 
@@ -195,7 +203,7 @@ def stream(subjects: Subjects, effort: Effort) -> Iterator[Row]:
     works: dict[str, Callable[[], Any]] = {"transformers": lambda: plain.generate(PROMPT, effort.tokens)}
     for name, model in subjects.engines.items():
         works[name] = lambda model=model: model.generate(PROMPT, options)  # type: ignore[misc]
-    found = medians(works, effort.turns)
+    found = _medians(works, effort.turns)
     for name, seconds in found.items():
         speed = effort.tokens / seconds
         if name == "transformers":
@@ -224,7 +232,7 @@ def binding(subjects: Subjects, effort: Effort) -> Iterator[Row]:
         "xllamacpp": lambda: plain.generate(PROMPT, tokens),
         "tabml llama.cpp": lambda: ours.generate(PROMPT, options),
     }
-    found = medians(works, 5 * effort.turns)
+    found = _medians(works, 5 * effort.turns)
     yield Row(case="binding", name="xllamacpp", value=tokens / found["xllamacpp"], unit="tokens/s")
     yield Row(
         case="binding", name="tabml llama.cpp", value=tokens / found["tabml llama.cpp"], unit="tokens/s",
@@ -239,7 +247,7 @@ def lookup(subjects: Subjects, effort: Effort) -> Iterator[Row]:
     options = {
         name: replace(_greedy(tokens), prompt_lookup_tokens=most) for name, most in (("without", 0), ("tabml", 8))
     }
-    found = medians({name: partial(model.generate, prompt, each) for name, each in options.items()}, effort.turns)
+    found = _medians({name: partial(model.generate, prompt, each) for name, each in options.items()}, effort.turns)
     said = model.generate(prompt, options["tabml"])
     same = said.text == model.generate(prompt, options["without"]).text
     yield Row(case="lookup", name="without", value=tokens / found["without"], unit="tokens/s")
@@ -295,7 +303,7 @@ def chats(subjects: Subjects, effort: Effort) -> Iterator[Row]:
         )
 
     works = {"transformers": lambda: _together(lambda prompt: plain.generate(prompt, effort.chat_tokens), prompts)}
-    found = medians({**works, **{name: ours(name) for name in firsts}}, effort.long_turns)
+    found = _medians({**works, **{name: ours(name) for name in firsts}}, effort.long_turns)
     for name, seconds in found.items():
         speed, mine = len(prompts) * effort.chat_tokens / seconds, name in firsts
         note = (
@@ -342,7 +350,7 @@ def texts(subjects: Subjects, effort: Effort) -> Iterator[Row]:
     given, plain = mixed_texts(effort.texts), subjects.plain_embedder
     with TextEmbedder(subjects.embedder) as model:
         works = {"encode": lambda: plain.embed(given), "tabml": lambda: model.embed(given, truncate=True)}
-        found = medians(works, effort.long_turns)
+        found = _medians(works, effort.long_turns)
         apart = float(abs(plain.embed(given) - model.embed(given, truncate=True).vectors).max())
     yield Row(
         case="texts", name="encode", value=effort.texts / found["encode"], unit="texts/s", note=f"{len(given)} texts"
@@ -369,7 +377,7 @@ def clients(subjects: Subjects, effort: Effort) -> Iterator[Row]:
             for thread in threads:
                 thread.join()
 
-        found = medians({"one at a time": lambda: run(given), "together": together}, effort.turns)
+        found = _medians({"one at a time": lambda: run(given), "together": together}, effort.turns)
     yield Row(case="clients", name="one at a time", value=len(given) / found["one at a time"], unit="requests/s")
     yield Row(
         case="clients", name="tabml 16 clients", value=len(given) / found["together"], unit="requests/s",
