@@ -17,7 +17,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tabml.bench import load, wire
+from tabml.bench.processes import ended
 from tabml.bench.rows import Row, Say, chosen, medians
+from tabml.bench.text_stream import FORMATS, PEER, PROMPT, greedy
 from tabml.files import default_provider, read_bytes
 from tabml.files.catalog import find
 from tabml.text import GenerationOptions, TextEmbedder, TextGenerator
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from tabml.bench.peers import PlainEmbedder, PlainGenerator
 
 GENERATOR, EMBEDDER = "smollm2-135m-instruct", "all-minilm-l6-v2"
-PROMPT = "Once upon a time, in a small village near the sea, there lived"
 _NAMES = ("Ann", "Bo", "Cy", "Di", "Ed", "Flo", "Gus", "Hal")
 _WORDS = (
     "the", "sea", "is", "calm", "today", "and", "small", "boats", "drift", "slowly", "along", "green", "shores", "while",
@@ -40,9 +41,6 @@ _WORDS = (
 _LENGTHS = (4, 8, 12, 30, 80, 160)
 _WINDOW = 256
 _LIBRARY = {"llama.cpp": "xllamacpp"}
-_FORMATS: dict[str, dict[str, str]] = {
-    "float32": {}, "bfloat16": {"dtype": "bfloat16"}, "float16": {"dtype": "float16"}, "int8": {"quantization": "int8"}, "int4": {"quantization": "int4"},
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,13 +137,20 @@ class Subjects:
             from tabml.bench.peers import PlainEmbedder
         return PlainEmbedder(self.embedder)
 
+    @property
+    def others(self) -> dict[str, Path]:
+        """Engines beside torch that are installed, with their file."""
+        return {
+            name: self.gguf
+            for name in ENGINES
+            if name != "torch" and self.gguf is not None and find_spec(_LIBRARY[name]) is not None
+        }
+
     @cached_property
     def engines(self) -> dict[str, TextGenerator]:
         """tabml's generators, loaded: the torch engine in each number format, and every other engine there is."""
-        found = {name: TextGenerator(self.generator, engine="torch", **said) for name, said in _FORMATS.items()}  # type: ignore[arg-type]
-        for engine in ENGINES:
-            if engine != "torch" and self.gguf is not None and find_spec(_LIBRARY[engine]) is not None:
-                found[engine] = TextGenerator(self.gguf, engine=engine)
+        found = {name: TextGenerator(self.generator, engine="torch", **said) for name, said in FORMATS.items()}  # type: ignore[arg-type]
+        found |= {name: TextGenerator(path, engine=name) for name, path in self.others.items()}
         for model in found.values():
             self._open.enter_context(model).wait_until_packed()
         return found
@@ -156,16 +161,6 @@ class Subjects:
         with text_extra():
             from tabml.bench.peers import bandwidth
         return bandwidth()
-
-    def limit_share(self, name: str, speed: float) -> float | None:
-        """Which part of the speed that the bandwidth allows an engine has with so many tokens a second.
-
-        llama.cpp is taken to read its whole file, as it does when embeddings and output share their weights.
-        """
-        engine = self.engines[name]._ready().engine
-        if isinstance(engine, Scoring):
-            return speed * engine.bytes_a_token / self.bandwidth
-        return speed * self.gguf.stat().st_size / self.bandwidth if self.gguf is not None else None
 
     def _fetched(self, name: str) -> Path:
         folder = self._root / name
@@ -193,31 +188,27 @@ def _medians(works: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, fl
     return medians(works, turns)
 
 
-def _greedy(tokens: int) -> GenerationOptions:
-    return GenerationOptions(temperature=0, max_new_tokens=tokens, min_new_tokens=tokens)
-
-
 def stream(subjects: Subjects, effort: Effort) -> Iterator[Row]:
-    """One answer: tokens a second of transformers and of every engine and number format."""
-    plain, options = subjects.plain_generator, _greedy(effort.tokens)
-    works: dict[str, Callable[[], Any]] = {"transformers": lambda: plain.generate(PROMPT, effort.tokens)}
-    for name, model in subjects.engines.items():
-        works[name] = lambda model=model: model.generate(PROMPT, options)  # type: ignore[misc]
-    found = _medians(works, effort.turns)
-    for name, seconds in found.items():
-        speed = effort.tokens / seconds
-        if name == "transformers":
+    """One answer: tokens a second of transformers and of every engine and number format, each in a process of its own."""
+    paths = {PEER: subjects.generator, **dict.fromkeys(FORMATS, subjects.generator), **subjects.others}
+    found = {
+        name: ended("tabml.bench.text_stream", name, path, effort.tokens, max(2, effort.turns))
+        for name, path in paths.items()
+    }
+    for name, told in found.items():
+        speed = effort.tokens / told["seconds"]
+        if name == PEER:
+            share = speed * found["float32"]["bytes_a_token"] / subjects.bandwidth
             said = f"memory {subjects.bandwidth / 1e9:.1f} GB/s"
-            share = subjects.limit_share("float32", speed)
             yield Row(case="stream", name=name, value=speed, unit="tokens/s", limit_share=share, note=said)
             continue
         note = ""
         if name == "float32":
-            same = subjects.engines[name].generate(PROMPT, options).text == plain.generate(PROMPT, effort.tokens)
-            note = "same text as the peer" if same else "another text than the peer"
+            note = "same text as the peer" if told["text"] == found[PEER]["text"] else "another text than the peer"
         yield Row(
-            case="stream", name=f"tabml {name}", value=speed, unit="tokens/s", peer="transformers",
-            ratio=found["transformers"] / seconds, limit_share=subjects.limit_share(name, speed), note=note,
+            case="stream", name=f"tabml {name}", value=speed, unit="tokens/s", peer=PEER,
+            ratio=found[PEER]["seconds"] / told["seconds"],
+            limit_share=speed * told["bytes_a_token"] / subjects.bandwidth, note=note,
         )  # fmt: skip
 
 
@@ -227,7 +218,7 @@ def binding(subjects: Subjects, effort: Effort) -> Iterator[Row]:
     if plain is None:
         return
     tokens, ours = 2 * effort.tokens, subjects.engines["llama.cpp"]
-    options = _greedy(tokens)
+    options = greedy(tokens)
     works = {
         "xllamacpp": lambda: plain.generate(PROMPT, tokens),
         "tabml llama.cpp": lambda: ours.generate(PROMPT, options),
@@ -245,7 +236,7 @@ def lookup(subjects: Subjects, effort: Effort) -> Iterator[Row]:
     model, tokens = subjects.engines["float32"], 2 * effort.tokens
     prompt = "\n".join(["def area(width, height):", "    return width * height", ""] * 4)
     options = {
-        name: replace(_greedy(tokens), prompt_lookup_tokens=most) for name, most in (("without", 0), ("tabml", 8))
+        name: replace(greedy(tokens), prompt_lookup_tokens=most) for name, most in (("without", 0), ("tabml", 8))
     }
     found = _medians({name: partial(model.generate, prompt, each) for name, each in options.items()}, effort.turns)
     said = model.generate(prompt, options["tabml"])
@@ -291,7 +282,7 @@ def _together(call: Callable[[str], Any], prompts: Sequence[str]) -> None:
 def chats(subjects: Subjects, effort: Effort) -> Iterator[Row]:
     """Eight answers at a time: eight threads of transformers, and tabml's batches."""
     prompts = [f"{PROMPT} {name}" for name in _NAMES]
-    plain, options = subjects.plain_generator, _greedy(effort.chat_tokens)
+    plain, options = subjects.plain_generator, greedy(effort.chat_tokens)
     firsts: dict[str, list[float]] = {
         name: [] for name in ("float32", "float16", "int8", "llama.cpp") if name in subjects.engines
     }
