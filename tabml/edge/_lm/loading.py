@@ -100,12 +100,12 @@ def open_lm(
                 path, name=name, backend=device, threads=threads, context_length=length, cache=cache,
                 vision=container.takes_pictures, audio=container.takes_sound,
             )  # fmt: skip
-            enlarge(cache)
-    try:
-        return _around(engine, container, length, keep)
-    except BaseException:
-        engine.close()
-        raise
+            try:
+                enlarge(cache)
+                return _around(engine, container, length, keep)
+            except BaseException:
+                engine.close()
+                raise
 
 
 def _check_models(path: Path, container: Container, name: str) -> None:
