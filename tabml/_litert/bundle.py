@@ -7,13 +7,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 
-from tabml.errors import CorruptModelError, ModelLoadError, OptionError
+from tabml.errors import CorruptModelError, ModelKindError, ModelLoadError, OptionError
 
 MAX_MEMBERS = 256
 MAX_UNPACKED_BYTES = 1 << 30
 MAX_RATIO = 64
 """What all unpacks to, as a multiple of what it is packed into; models hardly shrink, and text by ten at the most."""
 _MAX_DEPTH = 2
+_LM = b"LITERTLM"
 _END, _END_BYTES, _LONGEST_COMMENT = b"PK\5\6", 22, 0xFFFF
 
 
@@ -99,6 +100,19 @@ def graphs_in(file: bytes | memoryview, *, room: int = MAX_UNPACKED_BYTES) -> It
         yield from _graphs_of(file, [room], _MAX_DEPTH)
 
 
+def check_kind(file: bytes | memoryview, *, name: str) -> None:
+    """Nothing, when it begins like a .tflite file or a .task bundle.
+
+    Raises:
+        CorruptModelError: it is neither of the two.
+        ModelKindError: it is a .litertlm file.
+    """
+    if file[: len(_LM)] == _LM:
+        raise ModelKindError(f"{name} is a language model: open it with tabml.edge.LiteLM, or tabml chat --model")
+    if not (is_tflite(file) or is_archive(file)):
+        raise CorruptModelError(f"{name} is neither a .tflite nor a .task file; see: python -m tabml models list")
+
+
 def chosen(file: bytes | memoryview, member: str | None, *, name: str) -> bytes | memoryview:
     """A .tflite file itself, or the one of a .task bundle that is meant.
 
@@ -110,9 +124,9 @@ def chosen(file: bytes | memoryview, member: str | None, *, name: str) -> bytes 
     Raises:
         OptionError: ``member`` names none of its files, or must name one.
         CorruptModelError: it is neither of the two, a bundle without any .tflite file, or can't be unpacked.
+        ModelKindError: it is a .litertlm file.
     """
-    if not (is_tflite(file) or is_archive(file)):
-        raise CorruptModelError(f"{name} is neither a .tflite nor a .task file; see: python -m tabml models list")
+    check_kind(file, name=name)
     found = list(graphs_in(file))
     if not found:
         raise CorruptModelError(f"{name} is a bundle without any .tflite file")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabml._imports import LOG, redirect_imports, silence
-from tabml._litert.graph import Answer, Lent, LiteGraph
+from tabml._litert.graph import Answer, Lent, LiteGraph, check_no_nan
 from tabml._litert.specs import Signature, TensorSpec
 from tabml.errors import InferenceError, ModelClosedError, ModelForkedError, ModelLoadError, OptionError
 
@@ -90,12 +90,19 @@ class CompiledGraph:
         return self.signatures[0].outputs
 
     def run(
-        self, arrays: Sequence[NDArray[Any]], read: Callable[[Sequence[NDArray[Any]]], Answer], *, signature: int = 0
+        self,
+        arrays: Sequence[NDArray[Any]],
+        read: Callable[[Sequence[NDArray[Any]]], Answer],
+        *,
+        signature: int = 0,
+        allow_nan: bool = True,
+        copied: bool = True,
     ) -> Answer:
-        """Run the model once; see :meth:`LiteGraph.run`.
+        """Run the model once; see :meth:`LiteGraph.run`. What ``read`` is given is always copied.
 
         Raises:
             InferenceError: an array has another shape or dtype, or LiteRT failed.
+            OptionError: an array has a NaN.
             ModelClosedError: :meth:`close` came first.
             ModelForkedError: this process is a fork of the one that loaded the model.
         """
@@ -105,6 +112,8 @@ class CompiledGraph:
         for each, array in zip(spec.inputs, arrays, strict=True):
             if array.dtype != each.dtype or array.shape != each.shape:
                 raise InferenceError(f"input {each.name!r} must be {each}, not {array.dtype} {array.shape}")
+        if not allow_nan:
+            check_no_nan(spec.inputs, arrays)
         with self._lock:
             if self._model is None:
                 raise ModelClosedError("the model is closed; open a new one")

@@ -123,19 +123,23 @@ class LiteGraph:
         read: Callable[[Sequence[Array]], Answer],
         *,
         signature: int = 0,
+        allow_nan: bool = True,
+        copied: bool = False,
     ) -> Answer:
         """Run the model once.
 
         Args:
             arrays: One for each input, of exactly its shape and dtype; where the model takes any length, of any from 1.
             read: Turns the outputs into an answer; the arrays it is given are LiteRT's own memory and live only
-                during this call: copy what is kept.
+                during this call, unless ``copied``: copy what is kept.
             signature: The number of one of ``signatures``.
+            allow_nan: Whether arrays may have NaN in them.
+            copied: Whether ``read`` is given copies.
 
         Raises:
             InferenceError: an array has another shape or dtype, or LiteRT failed.
             OptionError: arrays have other lengths than before, and views of :meth:`lend` are held, or LiteRT can't run
-                them.
+                them; or an array has a NaN.
             ModelClosedError: :meth:`close` came first.
             ModelForkedError: this process is a fork of the one that loaded the model.
         """
@@ -155,17 +159,23 @@ class LiteGraph:
             native, graph = memory.native, entry.places.graph
             if graph not in self._ready:
                 self._allocate(graph)
+            given = []
             try:
                 for place, array in zip(entry.places.inputs, arrays, strict=True):
                     if array.dtype.kind == "S":
                         native.SetTensor(place, array.astype(object), graph)
+                        given.append(array)
                     else:
-                        native.tensor(memory, place, graph)[...] = array
+                        view = native.tensor(memory, place, graph)
+                        view[...] = array
+                        given.append(view)
             except (ValueError, RuntimeError) as problem:
                 raise InferenceError(f"LiteRT can't take the inputs: {_said(problem)}") from problem
+            if not allow_nan:
+                check_no_nan(inputs, given)  # copies, which are in the processor's cache
             self._invoke(memory, graph)
             places = zip(entry.places.outputs, entry.spec.outputs, strict=True)
-            return read([self._output(memory, place, graph, spec.dtype) for place, spec in places])
+            return read([self._output(memory, place, graph, spec.dtype, copied) for place, spec in places])
 
     def resize(self, shapes: Mapping[str, tuple[int, ...]], *, signature: int = 0) -> None:
         """Give inputs other shapes, also where the model doesn't say that they may have any; the memory moves.
@@ -309,11 +319,11 @@ class LiteGraph:
             native.AllocateTensors(entry.places.graph)  # as an option's fault
         self._allocate(entry.places.graph)
 
-    def _output(self, memory: _Memory, place: int, graph: int, dtype: np.dtype[Any]) -> Array:
+    def _output(self, memory: _Memory, place: int, graph: int, dtype: np.dtype[Any], copied: bool) -> Array:
         native = memory.native
+        copied = copied or dtype.kind == "S"  # a view of strings would be one of pointers that lead nowhere
         try:
-            # A view of strings would be one of pointers that lead nowhere.
-            found: Array = native.GetTensor(place, graph) if dtype.kind == "S" else native.tensor(memory, place, graph)
+            found: Array = native.GetTensor(place, graph) if copied else native.tensor(memory, place, graph)
         except ValueError:  # an output without any element has no memory
             shape = tuple(map(int, native.TensorSize(place, graph)))
             if 0 not in shape:
@@ -335,6 +345,21 @@ class LiteGraph:
             raise InferenceError(f"LiteRT failed: {_said(problem)}") from problem
 
 
+def check_no_nan(specs: Sequence[TensorSpec], arrays: Sequence[Array]) -> None:
+    """Nothing, when no array has a NaN.
+
+    Raises:
+        OptionError: one has.
+    """
+    for spec, array in zip(specs, arrays, strict=True):
+        if array.dtype.kind == "f" and array.size:
+            lowest = array.min()  # NaN where there is one
+            if lowest != lowest:
+                raise OptionError(
+                    f"inputs[{spec.name!r}] has a NaN; open the model with allow_nan=True if it takes them"
+                )
+
+
 @contextmanager
 def _told(kind: type[Exception], what: str) -> Iterator[None]:
     """LiteRT's refusals as an error of ours."""
@@ -347,7 +372,7 @@ def _told(kind: type[Exception], what: str) -> Iterator[None]:
 
 
 def _said(problem: BaseException) -> str:
-    return " ".join(str(problem).split())[:300]
+    return " ".join(str(problem).split())[:300] or "it does not say why"
 
 
 def _address(view: Array) -> int:

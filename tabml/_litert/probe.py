@@ -55,9 +55,12 @@ def try_model(content: bytes | memoryview, *, signature: int | None = None, shap
     except CorruptModelError as problem:
         if shapes is None:
             raise
-        raise OptionError(f"with the shapes {dict(shapes)} {problem}") from None
+        raise OptionError(f"with the shapes {dict(shapes)} {problem} (with 3 GiB of memory)") from None
     if "refused" in said:
-        raise (OptionError if shapes is not None else ModelLoadError)(str(said["refused"])[:400])
+        refused = str(said["refused"])[:400]
+        if shapes is not None:
+            raise OptionError(f"{refused} (it was tried with 3 GiB of memory)")
+        raise ModelLoadError(refused)
 
 
 def in_child(content: bytes | memoryview, order: Mapping[str, Any]) -> dict[str, Any]:

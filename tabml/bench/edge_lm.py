@@ -11,7 +11,8 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import cycle
 from pathlib import Path
 
 from tabml.bench.processes import ended
@@ -23,13 +24,17 @@ from tabml.errors import InferenceError, OptionError
 from tabml.generation.options import GenerationOptions
 from tabml.text import TextGenerator
 
-_WORDS = "the sea is calm today and small boats drift slowly along green shores while people walk home "
+_WORDS = "the sea is calm today and small boats drift slowly along green shores while people walk home"
 _STORY = "Once upon a time, in a small village near the sea, there lived"
-_TIMES = 7
+_READ = 128
+"""Tokens of a prompt."""
+_PROMPTS = 3
 _ENOUGH = 16
 Figures = dict[str, float]
-Pieces = Callable[[str, int], Iterator[object]]
-"""From a prompt and a number of tokens to what is streamed, a token each."""
+Count = Callable[[str], int]
+"""From a text to its tokens."""
+Pieces = Callable[[str], Iterable[str]]
+"""From a prompt to the pieces of its answer, as they are told: one may have several tokens."""
 
 
 def measure(
@@ -84,7 +89,7 @@ def _rows(found: dict[str, Figures], model: Path, threads: int) -> Iterator[Row]
     read = _memory_bandwidth(threads)
     units = {"decode": "tokens/s", "prefill": "tokens/s", "first": "s", "rss": "MB"}
     for key, unit in units.items():
-        peer = "LiteRT-LM benchmark" if key in ("decode", "prefill") else "LiteRT-LM"
+        peer = "LiteRT-LM" if key == "rss" else "LiteRT-LM benchmark"
         for name, figures in found.items():
             if key not in figures:
                 continue
@@ -119,36 +124,50 @@ def _memory_bandwidth(threads: int) -> float:
     return best
 
 
-def _timed(pieces: Pieces, prompt: str, tokens: int, prompt_tokens: int) -> Figures:
-    """What one stream shows of its speed."""
+def _streams(pieces: Pieces, count: Count) -> Iterator[Figures]:
+    """What some streams show of their speed.
+
+    LiteRT-LM tells each token a step later, and a prompt's last token is a step of its own: how quickly prompts are read
+    is seen in what another 128 tokens take.
+    """
+    for number in range(_PROMPTS):
+        prompt = _prompt(count, number, _READ)
+        first, told = _told(pieces, prompt)
+        longer, _ = _told(pieces, _prompt(count, number + _PROMPTS, 2 * _READ))
+        tokens = count("".join(piece for piece, _ in told))
+        if tokens < _ENOUGH:
+            raise InferenceError(f"the answer has {tokens} tokens; {_ENOUGH} are needed to measure: take another model")
+        (opening, begin), (_, end) = told[0], told[-1]
+        yield {
+            "first": first,
+            "decode": (tokens - count(opening)) / (end - begin),
+            "prefill": _READ / (longer - first),
+        }
+
+
+def _told(pieces: Pieces, prompt: str) -> tuple[float, list[tuple[str, float]]]:
+    """Seconds to the first piece, and all of them with their times."""
     began = time.perf_counter()
-    first, count, end = 0.0, 0, began
-    for _ in pieces(prompt, tokens):
-        end = time.perf_counter()
-        count += 1
-        first = first or end
-    if count < _ENOUGH:
-        raise InferenceError(f"the answer has {count} tokens; {_ENOUGH} are needed to measure: take another model")
-    return {"first": first - began, "decode": (count - 1) / (end - first), "prefill": prompt_tokens / (first - began)}
+    told = [(piece, time.perf_counter()) for piece in pieces(prompt) if piece]
+    if not told:
+        raise InferenceError("the model answered nothing: take another model")
+    return told[0][1] - began, told
 
 
 def _with_tabml(path: str, threads: int, tokens: int) -> Iterator[Figures]:
     with LiteLM(Path(path), threads=threads, conversations=0) as model:
-        yield from _streams(model, tokens)
+        yield from _generated(model, tokens)
 
 
 def _with_llama(path: str, threads: int, tokens: int) -> Iterator[Figures]:
+    _keep_to(threads)
     with TextGenerator(Path(path), engine="llama.cpp") as model:
-        yield from _streams(model, tokens)
+        yield from _generated(model, tokens)
 
 
-def _streams(model: LiteLM | TextGenerator, tokens: int) -> Iterator[Figures]:
-    def pieces(prompt: str, count: int) -> Iterator[object]:
-        options = GenerationOptions(temperature=0, max_new_tokens=count)
-        return (delta for delta in model.stream(prompt, options) if delta.text)
-
-    for prompt in _prompts():
-        yield _timed(pieces, prompt, tokens, model.count_tokens(prompt))
+def _generated(model: LiteLM | TextGenerator, tokens: int) -> Iterator[Figures]:
+    options = GenerationOptions(temperature=0, max_new_tokens=tokens)
+    return _streams(lambda prompt: (delta.text for delta in model.stream(prompt, options)), model.count_tokens)
 
 
 def _with_package(path: str, threads: int, tokens: int) -> Iterator[Figures]:
@@ -157,22 +176,22 @@ def _with_package(path: str, threads: int, tokens: int) -> Iterator[Figures]:
     engine = lm.Engine(path, backend=lm.Backend.CPU(thread_count=threads), cache_dir=":nocache")
     greedy = lm.SamplerConfig(top_k=1, temperature=1.0, seed=1)
 
-    def pieces(prompt: str, count: int) -> Iterator[object]:
-        session = engine.create_session(apply_prompt_template=False, sampler_config=greedy, max_output_tokens=count)
+    def pieces(prompt: str) -> Iterator[str]:
+        session = engine.create_session(apply_prompt_template=False, sampler_config=greedy, max_output_tokens=tokens)
         session.run_prefill([prompt])
-        yield from session.run_decode_async()
+        for found in session.run_decode_async():
+            yield found.texts[0]
         session.close()
 
-    for prompt in _prompts():
-        yield _timed(pieces, prompt, tokens, len(engine.tokenize(prompt)))
+    yield from _streams(pieces, lambda text: len(engine.tokenize(text)))
 
 
 def _with_benchmark(path: str, threads: int, tokens: int) -> Iterator[Figures]:
     lm = importlib.import_module("litert_lm")
     lm.set_min_log_severity(lm.LogSeverity.SILENT)
-    for _ in range(3):
+    for _ in range(_PROMPTS):
         found = lm.Benchmark(
-            model_path=path, backend=lm.Backend.CPU(thread_count=threads), prefill_tokens=128, decode_tokens=tokens,
+            model_path=path, backend=lm.Backend.CPU(thread_count=threads), prefill_tokens=_READ, decode_tokens=tokens,
             cache_dir=":nocache",
         ).run()  # fmt: skip
         yield {
@@ -183,23 +202,37 @@ def _with_benchmark(path: str, threads: int, tokens: int) -> Iterator[Figures]:
 
 
 def _with_transformers(path: str, threads: int, tokens: int) -> Iterator[Figures]:
+    _keep_to(threads)
     from tabml.bench.peers import PlainGenerator
 
     plain = PlainGenerator(Path(path))
-    for prompt in _prompts():
+
+    def seconds(prompt: str, wanted: int) -> float:
         began = time.perf_counter()
-        plain.generate(prompt, 1)
-        first = time.perf_counter() - began
-        began = time.perf_counter()
-        plain.generate(prompt, tokens)
-        whole = time.perf_counter() - began
-        yield {"first": first, "decode": (tokens - 1) / (whole - first), "prefill": 128 / first}
+        plain.generate(prompt, wanted)
+        return time.perf_counter() - began
+
+    for number in range(_PROMPTS):
+        prompt = _prompt(plain.count, number, _READ)
+        first, whole = seconds(prompt, 1), seconds(prompt, tokens)
+        longer = seconds(_prompt(plain.count, number, 2 * _READ), 1)
+        yield {"first": first, "decode": (tokens - 1) / (whole - first), "prefill": _READ / (longer - first)}
 
 
-def _prompts() -> Iterator[str]:
-    """Different ones, or a cache would know them."""
-    for number in range(3):
-        yield f"{number} {_WORDS * _TIMES}{_STORY}"
+def _keep_to(cores: int) -> None:
+    """Leave what is loaded from now on so many cores."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+
+
+def _prompt(count: Count, number: int, tokens: int) -> str:
+    """One of so many tokens, with that which begins a conversation; each number's begins otherwise: no cache knows it."""
+    prompt, words = f"{number} {_STORY}", ""
+    for word in cycle(_WORDS.split()):
+        if count(prompt) >= tokens - 1:
+            break
+        words += f"{word} "
+        prompt = f"{number} {words}{_STORY}"
+    return prompt
 
 
 _RUNNERS: dict[str, Callable[[str, int, int], Iterator[Figures]]] = {

@@ -25,6 +25,10 @@ class PlainGenerator:
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         self._model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
+    def count(self, text: str) -> int:
+        """How many tokens a text has."""
+        return len(self._tokenizer(text)["input_ids"])
+
     def generate(self, prompt: str, tokens: int) -> str:
         """A continuation of exactly so many tokens, read from the streamer."""
         inputs = self._tokenizer(prompt, return_tensors="pt")

@@ -194,7 +194,7 @@ class LiteLM(LazyModel["OpenedLm"], Generator):
         return _template(opened, str(self._ref)).render(chat, tools=tools)
 
     def benchmark(self, *, prefill_tokens: int | None = None, decode_tokens: int | None = None) -> LmSpeed:
-        """LiteRT-LM's own measurement, with an engine of its own beside this one; nothing ends it before it is done.
+        """LiteRT-LM's own measurement, with an engine of its own beside this one, for which the file is fetched again.
 
         Args:
             prefill_tokens: To read, 1 to the context's length; when None 256, or half of a context that is shorter than 512.
@@ -203,6 +203,9 @@ class LiteLM(LazyModel["OpenedLm"], Generator):
         Raises:
             OptionError: together they are more than the context.
             CapacityError: a language model is measured in this process already.
+            ModelFileNotFoundError: the file is there no more.
+            ProviderError: the provider could not deliver it again.
+            CallCancelledError: the current cancellation was set, which ends it within a step.
         """
         length = self.context_length
         prefill_tokens = min(_PREFILL, length // 2) if prefill_tokens is None else prefill_tokens

@@ -20,6 +20,7 @@ from tabml._litert.bundle import chosen
 from tabml._litert.specs import Signature, TensorSpec, thread_count
 from tabml.cancellation import current_cancellation
 from tabml.edge.results import Accelerator, Benchmark, LiteOutputs, OperatorTime, Profile
+from tabml.edge.shapes import KnownShapes
 from tabml.edge.tensors import Inputs, arrays_for, by_row
 from tabml.errors import CorruptModelError, MissingExtraError, OptionError, UnavailableHereError
 from tabml.files import FileProvider, FileRef
@@ -48,6 +49,8 @@ class _Opened:
     accelerator: Accelerator
     signatures: dict[str, int]
     default: int
+    shapes: KnownShapes | None
+    """None where every input has one shape."""
 
 
 class LiteBuffers:
@@ -190,7 +193,8 @@ class LiteModel(LazyModel[_Opened]):
             dequantize: Whether quantised outputs are given as real numbers, float32.
 
         Raises:
-            OptionError: an input is missing or unknown, or has another type or shape, or a NaN.
+            OptionError: an input is missing or unknown, or has another type or shape, or a NaN; or LiteRT can't run the
+                model with these shapes, or needs more than 3 GiB for them: new ones are tried in another process first.
             InferenceError: LiteRT failed; the next run is answered.
             ModelClosedError: the model is closed.
             ModelForkedError: this process is a fork of the one that loaded the model.
@@ -198,9 +202,11 @@ class LiteModel(LazyModel[_Opened]):
         opened = self._ready()
         number = self._number(opened, signature)
         spec = opened.graph.signatures[number]
-        arrays = arrays_for(spec, inputs, quantize=quantize, allow_nan=self._allow_nan)
+        arrays = arrays_for(spec, inputs, quantize=quantize)
+        if opened.shapes is not None:
+            opened.shapes.check(number, spec, arrays)
         began = time.perf_counter()
-        found = opened.graph.run(arrays, _copies, signature=number)
+        found = opened.graph.run(arrays, _frozen_all, signature=number, allow_nan=self._allow_nan, copied=True)
         seconds = time.perf_counter() - began
         if dequantize:
             found = [_frozen(_real(each, array)) for each, array in zip(spec.outputs, found, strict=True)]
@@ -391,7 +397,13 @@ class LiteModel(LazyModel[_Opened]):
         names = {spec.name: at for at, spec in enumerate(graph.signatures)}
         if len(names) > 1:
             del names[""]  # the same graph as a signature's, with names nobody gave
-        return _Opened(graph, content, accelerator, names, names.get(_MAIN, next(iter(names.values()))))
+        any_length = accelerator.name == "cpu" and any(
+            spec.is_dynamic for signature in graph.signatures for spec in signature.inputs
+        )
+        return _Opened(
+            graph, content, accelerator, names, names.get(_MAIN, next(iter(names.values()))),
+            KnownShapes(content, graph.signatures) if any_length else None,
+        )  # fmt: skip
 
     def _free(self, loaded: _Opened) -> None:
         loaded.graph.close()
@@ -406,8 +418,8 @@ class LiteModel(LazyModel[_Opened]):
             raise OptionError(f"signature={signature!r:.80} must be one of {known}") from None
 
 
-def _copies(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-    return [_frozen(array.copy()) for array in arrays]
+def _frozen_all(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    return [_frozen(array) for array in arrays]
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

@@ -35,22 +35,16 @@ def by_row(signature: Signature, given: Inputs) -> list[dict[str, NDArray[Any]]]
     return [{name: array[at : at + 1] for name, array in arrays.items()} for at in range(counts.pop())]
 
 
-def arrays_for(signature: Signature, given: Inputs, *, quantize: bool, allow_nan: bool) -> list[NDArray[Any]]:
+def arrays_for(signature: Signature, given: Inputs, *, quantize: bool) -> list[NDArray[Any]]:
     """One array for each input, in the model's order.
 
     Raises:
-        OptionError: an input is missing or unknown, or an array has another type or shape, or a NaN.
+        OptionError: an input is missing or unknown, or an array has another type or shape.
     """
     arrays = []
     for spec, value in zip(signature.inputs, _in_order(signature, given), strict=True):
         if not isinstance(value, np.ndarray) or value.dtype != spec.dtype or value.shape != spec.shape:
             value = _remade(spec, value, quantize=quantize)
-        if not allow_nan and spec.dtype.kind == "f" and value.size:
-            lowest = value.min()  # NaN where there is one
-            if lowest != lowest:
-                raise OptionError(
-                    f"inputs[{spec.name!r}] has a NaN; open the model with allow_nan=True if it takes them"
-                )
         arrays.append(value)
     return arrays
 
@@ -58,9 +52,11 @@ def arrays_for(signature: Signature, given: Inputs, *, quantize: bool, allow_nan
 def _in_order(signature: Signature, given: Inputs) -> Sequence[ArrayLike]:
     """One value for each input."""
     specs = signature.inputs
-    if isinstance(given, dict | Mapping):  # a dict is told at once
+    if type(given) is list:  # what is told at once
+        values: Sequence[ArrayLike] = given
+    elif isinstance(given, dict | Mapping):
         try:
-            values: Sequence[ArrayLike] = [given[spec.name] for spec in specs]
+            values = [given[spec.name] for spec in specs]
         except KeyError:
             values = ()
         if not len(given) == len(specs) == len(values):

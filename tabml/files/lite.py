@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 
-from tabml.errors import CorruptModelError
 from tabml.files import FileProvider, FileRef, load_model
 from tabml.files.catalog import is_known
 
@@ -25,19 +24,19 @@ def load_lite_model(
     Raises:
         ModelFileNotFoundError: there is no such model or file.
         CorruptModelError: it is neither of the two, is cut short, contradicts itself, or LiteRT dies of it.
+        ModelKindError: it is a .litertlm file.
         ModelLoadError: LiteRT refused it.
         UnsafeModelError: it wants weights out of other files.
         ProviderError: it could not be delivered.
         CapacityError: no process can be started to try it.
         OptionError: ``model`` is none of these.
     """
-    from tabml._litert.bundle import is_archive, is_tflite
+    from tabml._litert.bundle import check_kind
 
     given = isinstance(model, bytes | bytearray | memoryview)
     content = memoryview(model) if given else load_model(model, files=files)  # type: ignore[arg-type]
     name = f"model of {len(content)} bytes" if given else f"model={str(model)[:200]!r}"
-    if not (is_tflite(content) or is_archive(content)):
-        raise CorruptModelError(f"{name} is neither a .tflite nor a .task file; see: python -m tabml models list")
+    check_kind(content, name=name)
     if not isinstance(model, str):  # a name's bytes are checked already
         checksum = hashlib.sha256(content).hexdigest()
         if not is_known(checksum):

@@ -109,10 +109,18 @@ class Generator(ABC):
         return await asyncio.to_thread(self.generate, prompt, options, parse_special=parse_special)
 
     async def chat_async(
-        self, messages: Sequence[Message], options: GenerationOptions | None = None, **more: Any
+        self,
+        messages: Sequence[Message],
+        options: GenerationOptions | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        continue_last: bool = False,
+        template_options: Mapping[str, Any] | None = None,
     ) -> Generation:
         """:meth:`chat` in a thread."""
-        return await asyncio.to_thread(self.chat, messages, options, **more)
+        return await asyncio.to_thread(
+            self.chat, messages, options, tools=tools, continue_last=continue_last, template_options=template_options
+        )
 
     def stream_async(
         self, prompt: str, options: GenerationOptions | None = None, *, parse_special: bool = False
@@ -121,10 +129,20 @@ class Generator(ABC):
         return _in_threads(lambda: self.stream(prompt, options, parse_special=parse_special))
 
     def stream_chat_async(
-        self, messages: Sequence[Message], options: GenerationOptions | None = None, **more: Any
+        self,
+        messages: Sequence[Message],
+        options: GenerationOptions | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        continue_last: bool = False,
+        template_options: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[Delta]:
         """:meth:`stream_chat`, without blocking the event loop."""
-        return _in_threads(lambda: self.stream_chat(messages, options, **more))
+        return _in_threads(
+            lambda: self.stream_chat(
+                messages, options, tools=tools, continue_last=continue_last, template_options=template_options
+            )
+        )
 
 
 async def _in_threads(make: Callable[[], Iterator[Delta]]) -> AsyncIterator[Delta]:

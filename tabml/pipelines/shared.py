@@ -54,13 +54,13 @@ class SharedModel(Generic[Model]):
 
         Args:
             spec: Which model.
-            files: Where its files come from; closed with the model.
+            files: Where its files come from, as long as the model is loaded.
             model: The model.
         """
         self.spec = spec
         """What it was loaded with."""
         self.files = files
-        """Its files: let go of once the model is built."""
+        """Where its files come from: those that are in memory only while it is built are fetched again by what measures it."""
         self.pipeline = find_pipeline(spec.pipeline)
         """What it is."""
         self.rss_bytes = 0

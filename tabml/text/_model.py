@@ -6,22 +6,22 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
-from tabml.errors import OptionError
+from tabml.errors import ModelKindError, OptionError
 from tabml.files import FileProvider
 from tabml.files.sources import ModelSource, resolve
 from tabml.generation.arguments import one_of
 from tabml.lifecycle import LazyModel, Loaded
 from tabml.text.repository import Repository
 
-if TYPE_CHECKING:
-    pass
-
 Value = TypeVar("Value")
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("int8", "int4")
+_ENDINGS = (".json", ".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+"""Files that may say which model is meant; pickled weights are refused later, with a reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +80,16 @@ class TextModel(LazyModel[Loaded]):
         Raises:
             OptionError: an option is not allowed.
             ModelFileNotFoundError: ``model`` is neither of the catalog nor of ``files``.
+            ModelKindError: ``model`` is a file that no text model begins with.
         """
         super().__init__(str(model))
         self._placement = Placement(device=device, dtype=dtype, quantization=quantization)
         self._architecture = architecture
         self._provider, self._ref = resolve(model, files, revision)
+        if Path(self._ref.path).suffix not in _ENDINGS:
+            raise ModelKindError(
+                f"model={str(model)!r:.200} is no text model: give a folder in the layout of transformers, or a .gguf file"
+            )
 
     @abstractmethod
     def _build(self, repository: Repository) -> Loaded:

@@ -77,6 +77,13 @@ def test_inspect_says_what_is_no_model(run: Run, tmp_path: Path, content: bytes)
     assert "model.tflite' is neither a .tflite nor a .task file" in err
 
 
+@pytest.mark.parametrize("command", ["inspect", "benchmark"])
+def test_a_language_model_is_told_apart(run: Run, command: str) -> None:
+    code, out, err = run(command, Path(__file__).parents[1] / "models/tiny-lm/i8/model.litertlm")
+    assert (code, out) == (1, "")
+    assert "is a language model: open it with tabml.edge.LiteLM" in err
+
+
 def test_inspect_names_custom_operators_members_and_quantised_weights(run: Run) -> None:
     assert "1 CUSTOM Convolution2DTransposeBias" in run("inspect", "selfie_segmenter")[1]
     code, out, err = run("inspect", "face_landmarker")

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tabml.cancellation import Cancellation
-from tabml.edge import LiteModel, LiteOutputs, TensorSpec
+from tabml.edge import LiteModel, LiteOutputs, TensorSpec, shapes
 from tabml.errors import (
     CallCancelledError,
     ModelClosedError,
@@ -141,6 +141,30 @@ def test_where_any_length_will_do_shapes_may_change_from_run_to_run() -> None:
         with pytest.raises(OptionError, match="shapes"):
             model.run([np.ones((2, 3), np.float32), np.ones((5, 3), np.float32)])
         assert model.run([ROW, ROW])["sum"].tolist() == [[2, 2, 2]]
+
+
+def test_arrays_whose_sum_would_take_gigabytes_are_refused_before_they_do() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    column, row = np.ones((40_000, 1), np.float32), np.ones((1, 40_000), np.float32)
+    with LiteModel(tiny_lite.sums(columns=-1)) as model:
+        model.load()
+        before = resident()
+        with pytest.raises(OptionError, match=r"\(40000, 1\).*3 GiB"):
+            model.run([column, row])
+        assert resident() - before < 256 << 20
+        assert model.run([column[:300], row[:, :200]])["sum"].shape == (300, 200)
+
+
+def test_shapes_are_tried_elsewhere_only_where_no_longer_ones_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    monkeypatch.setattr(shapes, "try_model", lambda *_, shapes, **__: tried.append(shapes["x"][0]))
+    with LiteModel(tiny_lite.sums()) as model:
+        for rows in (1, 5, 3, 5, 9, 7, 1):
+            x = np.ones((rows, 3), np.float32)
+            model.run([x, x])
+    assert tried == [5, 9]
 
 
 def test_fixed_shapes_may_be_changed_on_request() -> None:

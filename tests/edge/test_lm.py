@@ -18,6 +18,7 @@ import pytest
 
 from tabml.cancellation import Cancellation
 from tabml.edge import LiteLM, lm
+from tabml.edge._lm.native import NativeEngine
 from tabml.edge._lm.turns import MAX_WAITING
 from tabml.errors import (
     CallCancelledError,
@@ -117,6 +118,7 @@ def test_an_answer_that_was_cut_by_a_stop_goes_on_from_the_turn_before(model: Li
     cut = model.chat(talk, GenerationOptions(temperature=0, max_new_tokens=16, stop=(stop,)))
     assert cut.text == whole.text[: whole.text.index(stop)]
     assert cut.finish_reason == "stop"
+    assert cut.usage.completion_tokens == len(cut.choices[0].token_ids) < 16
     assert cut.usage.cached_tokens == whole.usage.cached_tokens > 0
     assert model.chat(talk, GREEDY).text == whole.text
 
@@ -525,6 +527,19 @@ def test_its_own_measurement_counts_what_was_asked_for(model: LiteLM) -> None:
         with pytest.raises(OptionError, match=next(iter(lie))):
             model.benchmark(**lie)
     assert model.benchmark().decode_tokens_per_second > 0  # as many as fit the context
+
+
+def test_a_measurement_ends_when_it_is_cancelled(tmp_path: Path) -> None:
+    engine = NativeEngine(
+        MODELS / "i8/model.litertlm", name="tiny", backend="cpu", threads=1, context_length=256, cache=tmp_path,
+        benchmark=(16, 200),
+    )  # fmt: skip
+    stop = Cancellation()
+    stop.cancel("enough")
+    with pytest.raises(CallCancelledError, match="enough"):
+        engine.benchmark(stop)
+    assert engine.benchmark()[3] > 0
+    engine.close()
 
 
 def test_one_model_is_measured_at_a_time(model: LiteLM) -> None:

@@ -127,7 +127,7 @@ def _check_models(path: Path, container: Container, name: str) -> None:
 def measure_lm(
     provider: FileProvider, ref: FileRef, *, device: Device, threads: int, context_length: int, tokens: tuple[int, int]
 ) -> tuple[float, float, float, float]:
-    """LiteRT-LM's own measurement of a file that was opened before; see :meth:`NativeEngine.benchmark`."""
+    """LiteRT-LM's own measurement of a file that was opened before, and is fetched again; see :meth:`NativeEngine.benchmark`."""
     with _fetched(provider, ref) as path, private_folder() as cache:
         engine = NativeEngine(
             path, name=str(ref), backend=device, threads=threads, context_length=context_length, cache=cache,
@@ -135,7 +135,7 @@ def measure_lm(
         )  # fmt: skip
         try:
             enlarge(cache)
-            return engine.benchmark()
+            return engine.benchmark(current_cancellation())
         finally:
             engine.close()
 

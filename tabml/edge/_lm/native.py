@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -17,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from tabml._imports import LOG, silence
+from tabml.cancellation import Cancellation
 from tabml.errors import InferenceError, MissingExtraError, ModelLoadError
 
 _SILENT, _VERBOSE = 1000, 0
+_LOOK_S = 0.02
 _TOP_P = 2
 _TEXT = 0
 _pointer, _text, _int, _float, _bool = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_float, ctypes.c_bool
@@ -89,6 +92,7 @@ _FUNCTIONS: Mapping[str, tuple[Any, ...]] = {  # result, arguments
     "stream_chunk_get_error": (_text, _pointer),
     "engine_create_session": (_pointer, _pointer, _pointer),
     "session_delete": (None, _pointer),
+    "session_cancel_process": (None, _pointer),
     "session_generate_content": (_pointer, _pointer, ctypes.POINTER(_pointer), ctypes.c_size_t),
     "session_get_benchmark_info": (_pointer, _pointer),
     "responses_delete": (None, _pointer),
@@ -284,25 +288,42 @@ class NativeEngine:
             native.litert_lm_session_config_delete(session)
             native.litert_lm_sampler_params_delete(drawn)
 
-    def benchmark(self) -> tuple[float, float, float, float]:
+    def benchmark(self, cancellation: Cancellation | None = None) -> tuple[float, float, float, float]:
         """LiteRT-LM's own measurement.
+
+        Args:
+            cancellation: Ends it within a step.
 
         Returns:
             Seconds to load, to the first token; tokens a second read, and written.
 
         Raises:
             InferenceError: LiteRT-LM failed.
+            CallCancelledError: ``cancellation`` was set.
         """
         native, text = self._native, b"benchmark"
         session = native.litert_lm_engine_create_session(self._handle, None)
+        if not session:
+            raise InferenceError(f"LiteRT-LM can't measure: {last_error('it does not say why')}")
         given = native.litert_lm_input_data_create(_TEXT, text, len(text))
-        try:
-            answers = native.litert_lm_session_generate_content(session, (_pointer * 1)(given), 1) if session else None
+
+        def generate() -> str:
+            answers = native.litert_lm_session_generate_content(session, (_pointer * 1)(given), 1)
             if answers:
                 native.litert_lm_responses_delete(answers)
-            info = native.litert_lm_session_get_benchmark_info(session) if session else None
-            if not info:
-                raise InferenceError(f"LiteRT-LM can't measure: {last_error('it does not say why')}")
+            return "" if answers else last_error("it does not say why")
+
+        try:
+            with ThreadPoolExecutor(1, "litert-lm") as pool:
+                running = pool.submit(generate)
+                while not wait([running], timeout=_LOOK_S).done:
+                    if cancellation is not None and cancellation.cancelled:
+                        native.litert_lm_session_cancel_process(session)
+            if cancellation is not None:
+                cancellation.check()
+            info = native.litert_lm_session_get_benchmark_info(session)
+            if running.result() or not info:
+                raise InferenceError(f"LiteRT-LM can't measure: {running.result()}")
             read, wrote = (
                 getattr(native, f"litert_lm_benchmark_info_get_{what}_tokens_per_sec_at")(
                     info, getattr(native, f"litert_lm_benchmark_info_get_num_{what}_turns")(info) - 1
@@ -315,8 +336,7 @@ class NativeEngine:
             return seconds, first, read, wrote
         finally:
             native.litert_lm_input_data_delete(given)
-            if session:
-                native.litert_lm_session_delete(session)
+            native.litert_lm_session_delete(session)
 
     def close(self) -> None:
         """Free the model; twice is fine."""

@@ -31,6 +31,7 @@ from tabml.generation.streaming import StopScanner
 
 MAX_WAITING = 1024
 _LOOK_S = 0.02
+_MOST_PIECES = 1 << 14
 _SEEDS = 1 << 31
 _BAN = -100.0
 _EVERY = 1 << 24
@@ -107,6 +108,8 @@ class _Said:
 
     text: str
     pieces: int
+    tokens: int
+    """Of the text."""
     reason: FinishReason | None
     """None where the model ended, or had no more room."""
 
@@ -143,6 +146,7 @@ class Turns:
         self._stops, self._keep = tuple(stops), keep
         written = engine.encode(stops[0]) if stops else []
         self._dummy = written[0] if len(written) == 2 else None
+        self._pieces: dict[str, tuple[int, ...]] = {}
         self._kept: deque[_Kept] = deque()
         self._process = os.getpid()
         self._tokenizing = threading.Lock()
@@ -323,7 +327,7 @@ class Turns:
                 request.prompt_tokens = before + read
             tokens = conversation.tokens
             wrote = max(said.pieces, tokens - before - read)
-            request.written += wrote
+            request.written += wrote if said.reason is None else said.tokens  # one more was being written
             ended = self._ended(said, wrote, request.limits.max_tokens, tokens)
             reason = said.reason or ("stop" if ended else "length")
             if said.reason is None:
@@ -348,7 +352,7 @@ class Turns:
         """Send a message and hand over what is answered; None when nobody wants it any more."""
         pieces: queue.SimpleQueue[tuple[str, bool, str]] = queue.SimpleQueue()
         heard: list[str] = []
-        scanner, count = StopScanner(request.options.stop), 0
+        scanner, count, tokens = StopScanner(request.options.stop), 0, 0
         conversation.send(content, request.limits, lambda *piece: pieces.put(piece))
         while True:
             try:
@@ -360,7 +364,7 @@ class Turns:
                 if request.over:
                     return None
                 request.say(index, scanner.rest())
-                return _Said("".join(heard), count, "time")
+                return _Said("".join(heard), count, tokens, "time")
             if problem:
                 raise self._failure(problem)
             if text:
@@ -369,16 +373,18 @@ class Turns:
                 if request.first_token is None:
                     request.first_token = time.monotonic()
                 shown, stopped = scanner.add(text)
-                request.say(index, shown, self._tokens_of(text))
+                written = self._tokens_of(text)
+                tokens += len(written)
+                request.say(index, shown, written)
                 if stopped:
                     if not last:
                         _end(conversation, pieces)
-                    return _Said("".join(heard), count, "stop")
+                    return _Said("".join(heard), count, tokens, "stop")
             if last:
                 rest = scanner.rest()
                 if rest:
                     request.say(index, rest)
-                return _Said("".join(heard), count, None)
+                return _Said("".join(heard), count, tokens, None)
 
     def _failure(self, problem: str) -> InferenceError | OptionError:
         """What LiteRT-LM says of an answer that failed."""
@@ -389,10 +395,16 @@ class Turns:
             )
         return InferenceError(f"LiteRT-LM failed: {problem}")
 
-    def _tokens_of(self, piece: str) -> list[int]:
+    def _tokens_of(self, piece: str) -> Sequence[int]:
         """What the tokenizer writes a piece with, without the space that SentencePiece puts before every text."""
-        tokens = self._engine.encode(piece)
-        return tokens[1:] if len(tokens) > 1 and tokens[0] == self._dummy else tokens
+        known = self._pieces.get(piece)
+        if known is None:
+            tokens = self._engine.encode(piece)
+            known = tuple(tokens[1:] if len(tokens) > 1 and tokens[0] == self._dummy else tokens)
+            if len(self._pieces) >= _MOST_PIECES:
+                self._pieces.clear()
+            self._pieces[piece] = known
+        return known
 
     def _remembered(self, request: _Request, sampler: Sampler) -> tuple[_Kept | None, str]:
         """The conversation that knows the most of a prompt, and what of it is left to read."""
