@@ -95,8 +95,8 @@ class _Call(Generic[Item, Result]):
 class Batcher(Generic[Item, Result]):
     """One queue in front of one model. Thread-safe.
 
-    An idle model begins at once. After a batch it waits up to 5 ms, and only for callers whose answers it has just
-    given, while others are waiting.
+    An idle model begins at once. After a batch it waits up to 5 ms, and only while fewer callers are there than were when
+    the batch was done, those with their answers among them.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Batcher(Generic[Item, Result]):
         self._turns: deque[Hashable] = deque()
         self._calls: dict[Hashable, deque[_Call[Item, Result]]] = {}
         self._waiting = 0
-        self._served: set[Hashable] = set()
+        self._expected = 0
         self._served_at = 0.0
         self._worker: threading.Thread | None = None
         self._closed = False
@@ -233,13 +233,13 @@ class Batcher(Generic[Item, Result]):
             if batch:
                 self._answer(batch)
                 with self._changed:
-                    self._served = {call.caller for call, _ in batch}
+                    self._expected = len({call.caller for call, _ in batch} | self._calls.keys())
                     self._served_at = time.monotonic()
 
     def _let_others_come(self) -> None:
-        """Callers that have just been answered often ask again at once: with them the batch is fuller."""
+        """As many as have just been answered often ask again at once: with them the batch is fuller."""
         until = self._served_at + _WAIT_S
-        while not self._closed and self._turns and not self._served <= self._calls.keys() and not self._full():
+        while not self._closed and self._turns and len(self._calls) < self._expected and not self._full():
             left = until - time.monotonic()
             if left <= 0 or not self._changed.wait(left):
                 return

@@ -153,6 +153,19 @@ def test_an_idle_model_answers_at_once() -> None:
     model.batcher.close()
 
 
+def test_a_caller_that_comes_in_another_thread_each_time_is_answered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = []
+    wait = threading.Condition.wait
+    monkeypatch.setattr(
+        threading.Condition, "wait", lambda self, timeout=None: waits.append(timeout) or wait(self, timeout)
+    )
+    model = Model()
+    for caller in range(5):
+        assert model.batcher.run([caller], caller=caller) == [2 * caller]
+    assert not [seconds for seconds in waits if seconds is not None]
+    assert len(model.batches) == 5
+
+
 def test_callers_that_ask_again_and_again_come_together() -> None:
     model = Model(max_cost=1000)
     begin = threading.Barrier(4)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tabml.cancellation import current_cancellation
 from tabml.errors import InferenceError, ModelClosedError, ModelKindError, OptionError, TabmlError
 from tabml.text._model import Placement
+from tabml.text._torch.attention import attend_by_products
 from tabml.text._torch.lanes import lanes_of, side_by_side
 from tabml.text._torch.loading import load_pretrained, load_tokenizer, packed
 from tabml.text._torch.teams import disband
@@ -179,6 +180,7 @@ class Encoder:
         self.config = model.config
         self.device: torch.device = next(model.parameters()).device
         self._lanes = lanes_of(model, self.device)
+        attend_by_products(model)
         self._accepted = frozenset(inspect.signature(model.forward).parameters)
         self.answers_tokens = False
         """Whether outputs are for each token, not for each text."""
@@ -213,14 +215,12 @@ class Encoder:
         for key in batch[0].inputs:
             if key != "attention_mask" and key not in self._accepted:
                 continue
-            rows = torch.full((len(batch), longest), self._padding.get(key, 0), dtype=torch.long)
-            for row, one in enumerate(batch):
-                values = torch.tensor(one.inputs[key], dtype=torch.long)
-                if left:
-                    rows[row, longest - len(values) :] = values
-                else:
-                    rows[row, : len(values)] = values
-            found[key] = rows.to(self.device)
+            pad, rows = [self._padding.get(key, 0)], []
+            for one in batch:
+                values = one.inputs[key]
+                behind = pad * (longest - len(values))
+                rows.append(behind + values if left else values + behind)
+            found[key] = torch.from_numpy(np.array(rows, np.int64)).to(self.device)
         return found
 
     def __call__(self, features: dict[str, Any]) -> Any:

@@ -1,0 +1,60 @@
+"""Attention of short texts in bfloat16 on a CPU: as two matrix products and a softmax.
+
+torch's own kernel works on blocks, which pays where the table of all pairs outgrows the processor's cache. With heads of 32
+and texts of up to 160 tokens it takes 1.6 to 2.3 times as long (Zen 4, AVX512 with bfloat16); in float32 it is the quicker one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+_NAME = "tabml_products"
+_LONGEST = 512
+_OTHERS = ("softcap", "position_bias", "cache")
+
+
+def attend_by_products(model: Any) -> None:
+    """Have a model on a CPU, in bfloat16, attend by products wherever it would have called torch's kernel."""
+    if model.device.type == "cpu" and model.dtype == torch.bfloat16 and model.config._attn_implementation == "sdpa":
+        ALL_ATTENTION_FUNCTIONS.register(_NAME, _attend)
+        ALL_MASK_ATTENTION_FUNCTIONS.register(_NAME, sdpa_mask)
+        model.set_attn_implementation(_NAME)
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """softmax(Q Kᵀ · scaling + mask) V; (texts, heads, tokens, size) to (texts, tokens, heads, size)."""
+    causal = attention_mask is None and (getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    if (
+        causal
+        or dropout
+        or query.shape != key.shape
+        or query.shape[2] > _LONGEST
+        or any(options.get(each) is not None for each in _OTHERS)
+    ):
+        plain: tuple[torch.Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **options
+        )
+        return plain
+    scores = query @ key.transpose(-1, -2)
+    scores *= query.shape[-1] ** -0.5 if scaling is None else scaling
+    if attention_mask is not None:
+        if attention_mask.dtype == torch.bool:
+            scores.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
+        else:
+            scores += attention_mask
+    return (scores.softmax(-1) @ value).transpose(1, 2).contiguous(), None
