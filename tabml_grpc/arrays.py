@@ -22,7 +22,7 @@ def _varint(number: int) -> bytes:
 
 
 def packed(field: int, array: Float32) -> bytes:
-    """A ``repeated float`` field as bytes of a message."""
+    """A ``repeated float`` field as bytes of a message, or a ``bytes`` field that holds them."""
     return nested(field, np.ascontiguousarray(array, "<f4").tobytes())
 
 

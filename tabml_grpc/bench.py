@@ -32,6 +32,8 @@ from tabml_grpc.v1 import files_pb2, text_pb2
 
 _CHUNK = 1 << 20
 _PACE_S, _TOKEN_BYTES = 0.002, 32
+_PAUSE_S = 0.02
+"""Between two works: threads of the one before spin no more."""
 _READ, _LIST = "/tabml.v1.ModelFileService/ReadFile", "/tabml.v1.ModelFileService/ListFiles"
 
 
@@ -143,21 +145,25 @@ def _started(*command: str) -> Iterator[tuple[grpc.Channel, int]]:
             server.kill()
 
 
-def _floor(tokens: int, rounds: int) -> tuple[float, float]:
-    """Processor milliseconds of both sides, of a message of a stream and of a reply of 64 vectors, with nothing around."""
+def _floor(tokens: int, rounds: int) -> tuple[str, str]:
+    """What a message of a stream and a reply of 64 vectors take with nothing around, in words."""
     request = b"%016d" % (64 * 768 * 4) + bytes(64 * 8)
     with _started("tabml_grpc.bench", "nothing", "") as (channel, pid):
         stream: Any = channel.unary_stream("/bare/Stream", bytes, bytes)
         answer: Any = channel.unary_unary("/bare/Answer", bytes, bytes)
         works = ((lambda: list(stream(b"%d" % tokens)), rounds), (lambda: answer(request), 10 * rounds))
-        found = []
+        busy, seconds = [], []
         for work, count in works:
             work()
-            before = _processor_s(pid)
+            before, times = _processor_s(pid), []
             for _ in range(count):
+                time.sleep(_PAUSE_S)
+                began = time.perf_counter()
                 work()
-            found.append(1e3 * (_processor_s(pid) - before) / count)
-    return found[0] / tokens, found[1]
+                times.append(time.perf_counter() - began)
+            busy.append(1e3 * (_processor_s(pid) - before) / count)
+            seconds.append(1e3 * statistics.median(times))
+    return f"{busy[0] / tokens:.3f} ms", f"{busy[1]:.3f} ms in {seconds[1]:.3f}"
 
 
 def _processor_s(pid: int) -> float:
@@ -173,6 +179,7 @@ def _added(local: Callable[[], Any], calls: dict[str, Callable[[], Any]], rounds
     busy: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 2):
         for name, work in works.items():
+            time.sleep(_PAUSE_S)
             before, began = _processor_s(pid), time.perf_counter()
             work()
             if number >= 2:
@@ -238,7 +245,7 @@ def wire(root: Path, tokens: int, turns: int) -> Iterator[Row]:
         yield from _rows(found, "64 vectors over the wire", "ms a reply", 1, a_reply)
 
 
-def _rows(found: dict[str, Any], case: str, unit: str, count: int, floor: float) -> Iterator[Row]:
+def _rows(found: dict[str, Any], case: str, unit: str, count: int, floor: str) -> Iterator[Row]:
     for name, (whole, added, work) in found.items():
         if not name:
             yield Row(case=case, name="tabml in process", value=whole / count, unit=unit)
@@ -246,7 +253,7 @@ def _rows(found: dict[str, Any], case: str, unit: str, count: int, floor: float)
         yield Row(
             case=case, name=f"tabml {name}", value=whole / count, unit=unit, peer="tabml in process",
             ratio=whole / found[""][0],
-            note=f"added {added / count:.3f} ms; processor {work / count:.3f} ms, of which bare grpc.aio {floor:.3f} ms",
+            note=f"added {added / count:.3f} ms; processor {work / count:.3f} ms; bare grpc.aio alone: {floor}",
         )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from tabml.cancellation import Cancellation
 from tabml.errors import ModelKindError
 from tabml.pipelines import PIPELINES
 from tabml_grpc.calls import Answer, Call, parsed
+from tabml_grpc.handover import Handover
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.models import Models
 from tabml_grpc.v1 import text_pb2 as v1
@@ -81,24 +82,19 @@ class Text:
     ) -> None:
         """Send what ``work`` gives, piece by piece; it ends within a step when the call ends."""
         async with self.borrowed(model, call, *GENERATORS) as found:
-            loop, cancellation = asyncio.get_running_loop(), Cancellation()
-            deltas: asyncio.Queue[Delta | None] = asyncio.Queue()
-
-            def say(delta: Delta | None) -> None:
-                with suppress(RuntimeError):  # the loop has ended
-                    loop.call_soon_threadsafe(deltas.put_nowait, delta)
+            cancellation, handover = Cancellation(), Handover()
 
             def job() -> None:
                 try:
                     with cancellation.bound():
                         for delta in work(found):
-                            say(delta)
+                            handover.put(delta)
                 finally:
-                    say(None)
+                    handover.put(None)
 
             running = self._workers.run(job)
             try:
-                while (delta := await deltas.get()) is not None:
+                async for delta in handover.deltas():
                     await call.send(write(delta))
                 await asyncio.shield(running)
             finally:
@@ -161,24 +157,23 @@ class TextService:
             lambda delta: v1.InfillResponse(delta=delta_to_v1(delta)),
         )
 
-    async def Embed(self, request: v1.EmbedRequest, call: Call) -> v1.EmbedResponse:
+    async def Embed(self, request: v1.EmbedRequest, call: Call) -> bytes:
         """Vectors of texts."""
         from tabml_grpc.convert_text import embeddings_to_v1
 
-        found = await self._text.run(
-            request.model,
-            call,
-            lambda model: model.embed(
-                list(request.texts),
-                prompt=request.prompt or None,
-                prompt_name=request.prompt_name or None,
-                normalize=request.normalize if request.HasField("normalize") else None,
-                dimensions=request.dimensions or None,
-                truncate=request.truncate,
-            ),
-            "feature-extraction",
-        )
-        return embeddings_to_v1(found)
+        def work(model: Any) -> bytes:
+            return embeddings_to_v1(
+                model.embed(
+                    list(request.texts),
+                    prompt=request.prompt or None,
+                    prompt_name=request.prompt_name or None,
+                    normalize=request.normalize if request.HasField("normalize") else None,
+                    dimensions=request.dimensions or None,
+                    truncate=request.truncate,
+                )
+            )
+
+        return await self._text.run(request.model, call, work, "feature-extraction")
 
     async def Rerank(self, request: v1.RerankRequest, call: Call) -> v1.RerankResponse:
         """Documents by how well they answer a query."""
@@ -350,8 +345,9 @@ class TransformersService:
         from tabml_grpc.convert_text import embeddings_to_ml
 
         texts = list(request.texts)
-        found = await self._text.run(request.model, call, lambda model: model.embed(texts), "feature-extraction")
-        return embeddings_to_ml(found)
+        return await self._text.run(
+            request.model, call, lambda model: embeddings_to_ml(model.embed(texts)), "feature-extraction"
+        )
 
     async def Rerank(self, request: ml.RerankRequest, call: Call) -> ml.RerankResponse:
         """Documents by how well they answer a query."""

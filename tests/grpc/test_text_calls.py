@@ -347,7 +347,7 @@ def test_vectors_travel_unchanged(count: int, size: int) -> None:
 
     vectors = np.random.default_rng(count).normal(size=(count, size)).astype(np.float32)
     found = Embeddings(vectors=read_only(vectors), prompt_tokens=7)
-    back = embeddings_from_v1(embeddings_to_v1(found))
+    back = embeddings_from_v1(text_pb2.EmbedResponse.FromString(embeddings_to_v1(found)))
     assert np.array_equal(back.vectors, vectors)
     old = ml.GeneratedEmbeddingsResponse.FromString(embeddings_to_ml(found))
     assert [list(each.values) for each in old.embeddings] == vectors.tolist()

@@ -1,0 +1,82 @@
+"""Deltas between a thread and the event loop: none lost, none out of order, fewer messages where the caller is slow."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+from tabml.generation.results import Delta, TokenLogprob, Usage
+from tabml_grpc.handover import Handover
+
+USAGE = Usage(prompt_tokens=1, completion_tokens=2)
+
+
+def handed(deltas: list[Delta], *, pause_s: float = 0.0, reader_s: float = 0.0) -> list[Delta]:
+    async def main() -> list[Delta]:
+        handover, found = Handover(), []
+
+        def make() -> None:
+            for delta in deltas:
+                handover.put(delta)
+                time.sleep(pause_s)
+            handover.put(None)
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        async for delta in handover.deltas():
+            found.append(delta)
+            await asyncio.sleep(reader_s)
+        thread.join()
+        return found
+
+    return asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def some(count: int, index: int = 0) -> list[Delta]:
+    return [
+        Delta(
+            text=f"{number} ",
+            index=index,
+            token_ids=(number,),
+            logprobs=(TokenLogprob(token_id=number, text=f"{number} ", logprob=-1.0),),
+        )
+        for number in range(count)
+    ]
+
+
+def test_who_reads_at_once_gets_each_delta_as_it_is() -> None:
+    deltas = some(20)
+    assert handed(deltas, pause_s=0.01) == deltas
+
+
+def test_what_has_gathered_goes_as_one() -> None:
+    deltas = [*some(200), Delta(text="end", finish_reason="stop", usage=USAGE)]
+    found = handed(deltas, reader_s=0.02)
+    assert len(found) < 10
+    assert max(len(delta.token_ids) for delta in found) <= 64
+    assert "".join(delta.text for delta in found) == "".join(delta.text for delta in deltas)
+    assert [token for delta in found for token in delta.token_ids] == list(range(200))
+    assert [one.token_id for delta in found for one in delta.logprobs] == list(range(200))
+    assert [delta.finish_reason for delta in found] == [None] * (len(found) - 1) + ["stop"]
+    assert found[-1].usage == USAGE
+
+
+def test_answers_are_not_mixed_and_ends_stay_ends() -> None:
+    end = Delta(text="", finish_reason="length")
+    deltas = [*some(3), end, *some(3, index=1), Delta(text="", index=1, finish_reason="stop", usage=USAGE)]
+    found = handed(deltas)
+    for index in (0, 1):
+        mine = [delta for delta in found if delta.index == index]
+        assert "".join(delta.text for delta in mine) == "0 1 2 "
+        assert mine[-1].finish_reason == ("stop" if index else "length")
+        assert not any(delta.finish_reason for delta in mine[:-1])
+
+
+def test_a_loop_that_has_ended_stops_nobody() -> None:
+    async def make() -> Handover:
+        return Handover()
+
+    handover = asyncio.run(make())
+    for delta in some(3):
+        handover.put(delta)
