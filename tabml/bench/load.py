@@ -159,6 +159,7 @@ def measure(weights: int, turns: int) -> Iterator[Row]:
     with TemporaryDirectory(prefix="tabml-bench-") as folder:
         root = Path(folder)
         size = random_llama(root / REPO, weights, _LAYERS)
+        os.sync()  # else the first loads share the disk with what was just written
         found: dict[str, list[dict[str, float]]] = {}
         with parent(root) as address:
             cases: dict[str, tuple[object, ...]] = {
