@@ -91,8 +91,15 @@ class Call:
         self._problem: Exception | None = None
 
     async def send(self, answer: Answer) -> None:
-        """Write one message of a stream; waits while the caller reads too slowly."""
-        await self._context.write(answer if isinstance(answer, bytes) else answer.SerializeToString())
+        """Write one message of a stream; waits while the caller reads too slowly.
+
+        Raises:
+            CallCancelledError: the caller is gone.
+        """
+        try:
+            await self._context.write(_bytes(answer))
+        except grpc.aio.InternalError:  # a connection that broke meanwhile; told apart by nothing else
+            raise CallCancelledError("the caller is gone") from None
 
     def end(self, problem: Exception) -> None:
         """From any thread: stop the call; the caller gets ``problem``."""
@@ -265,7 +272,7 @@ class Calls:
         else:
             log.debug("%s: %s %s", call.method, code.name, message_of(problem))
         details = details_of(problem, {"request_id": call.request_id})
-        with contextlib.suppress(grpc.aio.AbortError):
+        with contextlib.suppress(grpc.aio.AbortError, grpc.aio.InternalError):
             await context.abort(code, message_of(problem), ((_DETAILS, details),))
         return code
 
