@@ -21,6 +21,7 @@ from tabml.edge import LiteLM
 from tabml.edge._lm.container import read_container
 from tabml.edge.lm import ENDINGS
 from tabml.errors import InferenceError, OptionError
+from tabml.generation.arguments import whole
 from tabml.generation.options import GenerationOptions
 from tabml.text import TextGenerator
 
@@ -59,15 +60,20 @@ def measure(
         say: Called with what is measured now.
 
     Raises:
-        OptionError: ``model`` is no such file.
+        OptionError: ``model``, ``gguf`` or ``folder`` is no such file, or ``threads`` is out of its range.
         CorruptModelError: it is not what its ending says.
         ModelKindError: it is no language model.
         InferenceError: one of the processes failed.
     """
     if not model.is_file() or model.suffix not in ENDINGS:
         raise OptionError(f"lm={str(model)!r:.200} must be a .litertlm or .task file")
+    if gguf is not None and not (gguf.is_file() and gguf.suffix == ".gguf"):
+        raise OptionError(f"gguf={str(gguf)!r:.200} must be a .gguf file")
+    if folder is not None and not (folder / "config.json").is_file():
+        raise OptionError(f"folder={str(folder)!r:.200} must be a folder of transformers, with a config.json")
     read_container(model, model.name)
-    threads = threads or len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))
+    threads = whole("threads", cores if threads is None else threads, 1, cores)
     runners = {"LiteRT-LM benchmark": model, "LiteRT-LM": model, "tabml": model}
     if gguf is not None:
         runners["tabml llama.cpp"] = gguf

@@ -151,6 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--video", metavar="FILE", help="for vision: one with a hand in it")
     bench.add_argument("--lm", metavar="FILE", help="for edge: a .litertlm file, measured beside its own benchmark")
+    bench.add_argument("--gguf", metavar="FILE", help="with --lm: the same model for llama.cpp")
+    bench.add_argument("--folder", metavar="FOLDER", help="with --lm: the same model for transformers")
+    bench.add_argument("--threads", type=int, metavar="COUNT", help="with --lm: that compute (default: every core)")
     bench.add_argument("--out", default="tabml-bench", metavar="FOLDER", help="where to write (default: %(default)s)")
     bench.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     bench.add_argument(

@@ -31,7 +31,14 @@ def bench(options: argparse.Namespace) -> int:
             raise OptionError("--video goes with vision, not with edge")
         rows = edge_models.measure(only, quick=options.quick, say=say) if only or not options.lm else []
         if options.lm:
-            rows += edge_lm.measure(Path(options.lm), turns=1 if options.quick else 3, say=say)
+            rows += edge_lm.measure(
+                Path(options.lm),
+                gguf=Path(options.gguf) if options.gguf else None,
+                folder=Path(options.folder) if options.folder else None,
+                threads=options.threads,
+                turns=1 if options.quick else 3,
+                say=say,
+            )
     else:
         from tabml.bench import text
 

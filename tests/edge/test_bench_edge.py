@@ -42,6 +42,10 @@ def test_an_unknown_case_names_those_there_are(tmp_path: Path, capsys: pytest.Ca
     assert main(["bench", "edge", "--video", "x.mp4", "--out", str(tmp_path)]) == 1
     assert main(["bench", "edge", "--lm", str(tmp_path / "none.litertlm"), "--out", str(tmp_path)]) == 1
     capsys.readouterr()
+    lm = str(Path(__file__).parents[1] / "models/tiny-lm/i8/model.litertlm")
+    for flags in (["--gguf", lm], ["--folder", str(tmp_path)], ["--threads", "0"], ["--threads", "4096"]):
+        assert main(["bench", "edge", "--lm", lm, *flags, "--out", str(tmp_path)]) == 1
+        assert f"{flags[0][2:]}=" in capsys.readouterr().err
     for name, said in (("README.md", "must be a .litertlm"), ("text.litertlm", "text.litertlm is no .litertlm file")):
         (tmp_path / name).write_text("# tabml")
         assert main(["bench", "edge", "--lm", str(tmp_path / name), "--out", str(tmp_path)]) == 1
