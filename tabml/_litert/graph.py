@@ -160,6 +160,8 @@ class LiteGraph:
             if graph not in self._ready:
                 self._allocate(graph)
             given = []
+            if not allow_nan and any(view() is not None for view in self._lent):
+                check_no_nan(inputs, arrays)  # what is lent stays as it is
             try:
                 for place, array in zip(entry.places.inputs, arrays, strict=True):
                     if array.dtype.kind == "S":

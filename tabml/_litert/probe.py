@@ -34,32 +34,40 @@ _LONGEST = 8 << 20
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def try_model(content: bytes | memoryview, *, signature: int | None = None, shapes: Shapes | None = None) -> None:
-    """Load a file and run each of its signatures, in a child process.
+class _DiedError(CorruptModelError):
+    """The child is gone without a word."""
+
+
+def try_model(
+    content: bytes | memoryview, *, signature: int | None = None, shapes: Shapes | None = None, threads: int = 1
+) -> None:
+    """Load a file and run each of its signatures, in a child process that has 3 GiB and 20 s, and more for large files.
 
     Args:
         content: The file; its tables have been checked.
         signature: Only the signature of this number; all when None.
         shapes: Of inputs, where they should be other than the file's.
+        threads: That share one run.
 
     Raises:
         CorruptModelError: the child died of it, or didn't end.
         ModelLoadError: LiteRT refused it, or the child can't run.
-        OptionError: LiteRT can't run it with these shapes, or dies of them.
+        OptionError: LiteRT can't run it with these shapes, dies of them, or needs too much memory or time.
         CapacityError: no process can be started.
         CallCancelledError: the current cancellation was set.
     """
-    order = {"do": "try", "signature": signature, "shapes": dict(shapes or {})}
+    order = {"do": "try", "signature": signature, "shapes": dict(shapes or {}), "threads": threads}
     try:
         said = in_child(content, order)
     except CorruptModelError as problem:
         if shapes is None:
             raise
-        raise OptionError(f"with the shapes {dict(shapes)} {problem} (with 3 GiB of memory)") from None
+        memory = ", with 3 GiB of memory" if isinstance(problem, _DiedError) else ""
+        raise OptionError(f"with the shapes {dict(shapes)} {problem}{memory}") from None
     if "refused" in said:
         refused = str(said["refused"])[:400]
         if shapes is not None:
-            raise OptionError(f"{refused} (it was tried with 3 GiB of memory)")
+            raise OptionError(f"with the shapes {dict(shapes)} it can't run in 3 GiB of memory: {refused}")
         raise ModelLoadError(refused)
 
 
@@ -109,7 +117,7 @@ def _heard(answer: socket.socket, limit: float, began: float) -> dict[str, Any] 
             return None
         if time.monotonic() >= began + limit:
             raise CorruptModelError(f"LiteRT did not end with it in {limit:.0f} s") from None
-        raise CorruptModelError("LiteRT dies of it; it was tried in a process of its own") from None
+        raise _DiedError("LiteRT dies of it; it was tried in a process of its own") from None
     return dict(found)
 
 

@@ -56,18 +56,26 @@ def _limit(seconds: float, size: int | None) -> None:
 
 
 def _try(content: bytes, order: Mapping[str, Any]) -> dict[str, Any]:
-    """Run every signature on zeros, and a new file also on ones."""
-    graph = LiteGraph(content)
+    """Run every signature on zeros, and a new file also on ones.
+
+    Raises:
+        InferenceError: with shapes of the caller's it runs on neither; what a new file's own do is told to whoever runs it.
+    """
+    graph = LiteGraph(content, threads=int(order["threads"]))
     shapes = {name: tuple(shape) for name, shape in order["shapes"].items()}
     wanted = order["signature"]
     for number in range(len(graph.signatures)) if wanted is None else [int(wanted)]:
         if shapes:
             graph.resize(shapes, signature=number)
-        for filled in (0,) if shapes else (0, 1):
+        for filled in (0, 1):
             try:
                 graph.run(_inputs(graph.signatures[number], filled), len, signature=number)
             except InferenceError:
-                continue  # told to whoever runs it
+                if shapes and filled:
+                    raise
+            else:
+                if shapes:
+                    break
     return {}
 
 

@@ -1,6 +1,7 @@
 """Language models on the device: tabml beside LiteRT-LM itself, llama.cpp and transformers, each in a process of its own.
 
-``python -m tabml.bench.edge_lm RUNNER MODEL THREADS TOKENS`` is one of these processes; it prints its figures as JSON.
+``python -m tabml.bench.edge_lm RUNNER MODEL THREADS READ TOKENS CACHE`` is one of these processes, which reads prompts of ``READ``
+tokens, writes ``TOKENS``, and may keep what it repacks in the folder ``CACHE``; it prints its figures as JSON.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tabml.bench.processes import ended
 from tabml.bench.rows import Row, Say
@@ -28,8 +30,10 @@ from tabml.text import TextGenerator
 _WORDS = "the sea is calm today and small boats drift slowly along green shores while people walk home"
 _STORY = "Once upon a time, in a small village near the sea, there lived"
 _READ = 128
-"""Tokens of a prompt."""
+"""Tokens of a prompt, where the context has room for them."""
 _PROMPTS = 3
+_LEAST_MORE = 0.2
+"""Of the time to the first token: twice the prompt must take so much longer for it to tell how quickly prompts are read."""
 _ENOUGH = 16
 Figures = dict[str, float]
 Count = Callable[[str], int]
@@ -71,7 +75,11 @@ def measure(
         raise OptionError(f"gguf={str(gguf)!r:.200} must be a .gguf file")
     if folder is not None and not (folder / "config.json").is_file():
         raise OptionError(f"folder={str(folder)!r:.200} must be a folder of transformers, with a config.json")
-    read_container(model, model.name)
+    context = read_container(model, model.name).context_length or 4 * _READ
+    read = min(_READ, context // 4)
+    tokens = min(tokens, context - read - 1)
+    if tokens < _ENOUGH:
+        raise OptionError(f"lm={str(model)!r:.200} has a context of {context} tokens, which is too short to measure")
     cores = len(os.sched_getaffinity(0))
     threads = whole("threads", cores if threads is None else threads, 1, cores)
     runners = {"LiteRT-LM benchmark": model, "LiteRT-LM": model, "tabml": model}
@@ -80,15 +88,18 @@ def measure(
     if folder is not None:
         runners["transformers"] = folder
     found: dict[str, list[Figures]] = {name: [] for name in runners}
-    for turn in range(turns):
-        for name, path in runners.items():
-            say(f"language model: {name}, {turn + 1} of {turns}")
-            found[name].append(ended("tabml.bench.edge_lm", name, path, threads, tokens))
-    medians = {
-        name: {key: statistics.median(each[key] for each in all_of) for key in all_of[0]}
-        for name, all_of in found.items()
-    }
-    return list(_rows(medians, model, threads))
+    with TemporaryDirectory(prefix="tabml-bench-") as cache:
+        for turn in range(turns):
+            for name, path in runners.items():
+                say(f"language model: {name}, {turn + 1} of {turns}")
+                found[name].append(ended("tabml.bench.edge_lm", name, path, threads, read, tokens, cache))
+    return list(_rows({name: _medians(all_of) for name, all_of in found.items()}, model, threads))
+
+
+def _medians(found: Sequence[Figures]) -> Figures:
+    """Of what all of them have."""
+    names = [name for name in found[0] if all(name in each for each in found)]
+    return {name: statistics.median(each[name] for each in found) for name in names}
 
 
 def _rows(found: dict[str, Figures], model: Path, threads: int) -> Iterator[Row]:
@@ -110,8 +121,14 @@ def _rows(found: dict[str, Figures], model: Path, threads: int) -> Iterator[Row]
                 peer="" if name == peer else peer,
                 ratio=None if name == peer else figures[key] / found[peer][key],
                 limit_share=share,
-                note=f"memory {read / 1e9:.1f} GB/s, {threads} threads" if name == peer and key == "decode" else "",
+                note=_note(key, name, peer, f"memory {read / 1e9:.1f} GB/s, {threads} threads"),
             )
+
+
+def _note(key: str, name: str, peer: str, machine: str) -> str:
+    if key == "decode":
+        return machine if name == peer else ""
+    return "by what as many tokens again take" if key == "prefill" and name != peer else ""
 
 
 def _memory_bandwidth(threads: int) -> float:
@@ -130,25 +147,27 @@ def _memory_bandwidth(threads: int) -> float:
     return best
 
 
-def _streams(pieces: Pieces, count: Count) -> Iterator[Figures]:
+def _streams(pieces: Pieces, count: Count, read: int) -> Iterator[Figures]:
     """What some streams show of their speed.
 
     LiteRT-LM tells each token a step later, and a prompt's last token is a step of its own: how quickly prompts are read
-    is seen in what another 128 tokens take.
+    is seen in what as many tokens again take.
     """
+    _told(pieces, _prompt(count, 2 * _PROMPTS, read))  # what is done once
     for number in range(_PROMPTS):
-        prompt = _prompt(count, number, _READ)
-        first, told = _told(pieces, prompt)
-        longer, _ = _told(pieces, _prompt(count, number + _PROMPTS, 2 * _READ))
-        tokens = count("".join(piece for piece, _ in told))
-        if tokens < _ENOUGH:
-            raise InferenceError(f"the answer has {tokens} tokens; {_ENOUGH} are needed to measure: take another model")
+        first, told = _told(pieces, _prompt(count, number, read))
+        longer, _ = _told(pieces, _prompt(count, number + _PROMPTS, 2 * read))
         (opening, begin), (_, end) = told[0], told[-1]
-        yield {
-            "first": first,
-            "decode": (tokens - count(opening)) / (end - begin),
-            "prefill": _READ / (longer - first),
-        }
+        tokens = count("".join(piece for piece, _ in told))
+        if tokens < _ENOUGH or len(told) < 2:
+            raise InferenceError(f"the answer has {tokens} tokens; {_ENOUGH} are needed to measure: take another model")
+        figures = {"first": first, "decode": (tokens - count(opening)) / (end - begin)}
+        yield {**figures, **_prefill(read, first, longer)}
+
+
+def _prefill(read: int, first: float, longer: float) -> Figures:
+    """Tokens a second; nothing where prompts are padded to a length that hides it."""
+    return {"prefill": read / (longer - first)} if longer - first > _LEAST_MORE * first else {}
 
 
 def _told(pieces: Pieces, prompt: str) -> tuple[float, list[tuple[str, float]]]:
@@ -160,26 +179,26 @@ def _told(pieces: Pieces, prompt: str) -> tuple[float, list[tuple[str, float]]]:
     return told[0][1] - began, told
 
 
-def _with_tabml(path: str, threads: int, tokens: int) -> Iterator[Figures]:
+def _with_tabml(path: str, threads: int, read: int, tokens: int, cache: str) -> Iterator[Figures]:
     with LiteLM(Path(path), threads=threads, conversations=0) as model:
-        yield from _generated(model, tokens)
+        yield from _generated(model, read, tokens)
 
 
-def _with_llama(path: str, threads: int, tokens: int) -> Iterator[Figures]:
+def _with_llama(path: str, threads: int, read: int, tokens: int, cache: str) -> Iterator[Figures]:
     _keep_to(threads)
     with TextGenerator(Path(path), engine="llama.cpp") as model:
-        yield from _generated(model, tokens)
+        yield from _generated(model, read, tokens)
 
 
-def _generated(model: LiteLM | TextGenerator, tokens: int) -> Iterator[Figures]:
+def _generated(model: LiteLM | TextGenerator, read: int, tokens: int) -> Iterator[Figures]:
     options = GenerationOptions(temperature=0, max_new_tokens=tokens)
-    return _streams(lambda prompt: (delta.text for delta in model.stream(prompt, options)), model.count_tokens)
+    return _streams(lambda prompt: (delta.text for delta in model.stream(prompt, options)), model.count_tokens, read)
 
 
-def _with_package(path: str, threads: int, tokens: int) -> Iterator[Figures]:
+def _with_package(path: str, threads: int, read: int, tokens: int, cache: str) -> Iterator[Figures]:
     lm = importlib.import_module("litert_lm")
     lm.set_min_log_severity(lm.LogSeverity.SILENT)
-    engine = lm.Engine(path, backend=lm.Backend.CPU(thread_count=threads), cache_dir=":nocache")
+    engine = lm.Engine(path, backend=lm.Backend.CPU(thread_count=threads), cache_dir=cache)
     greedy = lm.SamplerConfig(top_k=1, temperature=1.0, seed=1)
 
     def pieces(prompt: str) -> Iterator[str]:
@@ -189,16 +208,16 @@ def _with_package(path: str, threads: int, tokens: int) -> Iterator[Figures]:
             yield found.texts[0]
         session.close()
 
-    yield from _streams(pieces, lambda text: len(engine.tokenize(text)))
+    yield from _streams(pieces, lambda text: len(engine.tokenize(text)), read)
 
 
-def _with_benchmark(path: str, threads: int, tokens: int) -> Iterator[Figures]:
+def _with_benchmark(path: str, threads: int, read: int, tokens: int, cache: str) -> Iterator[Figures]:
     lm = importlib.import_module("litert_lm")
     lm.set_min_log_severity(lm.LogSeverity.SILENT)
     for _ in range(_PROMPTS):
         found = lm.Benchmark(
-            model_path=path, backend=lm.Backend.CPU(thread_count=threads), prefill_tokens=_READ, decode_tokens=tokens,
-            cache_dir=":nocache",
+            model_path=path, backend=lm.Backend.CPU(thread_count=threads), prefill_tokens=read, decode_tokens=tokens,
+            cache_dir=cache,
         ).run()  # fmt: skip
         yield {
             "decode": found.last_decode_tokens_per_second,
@@ -207,7 +226,7 @@ def _with_benchmark(path: str, threads: int, tokens: int) -> Iterator[Figures]:
         }
 
 
-def _with_transformers(path: str, threads: int, tokens: int) -> Iterator[Figures]:
+def _with_transformers(path: str, threads: int, read: int, tokens: int, cache: str) -> Iterator[Figures]:
     _keep_to(threads)
     from tabml.bench.peers import PlainGenerator
 
@@ -218,11 +237,12 @@ def _with_transformers(path: str, threads: int, tokens: int) -> Iterator[Figures
         plain.generate(prompt, wanted)
         return time.perf_counter() - began
 
+    seconds(_prompt(plain.count, _PROMPTS, read), 1)  # what is done once
     for number in range(_PROMPTS):
-        prompt = _prompt(plain.count, number, _READ)
+        prompt = _prompt(plain.count, number, read)
         first, whole = seconds(prompt, 1), seconds(prompt, tokens)
-        longer = seconds(_prompt(plain.count, number, 2 * _READ), 1)
-        yield {"first": first, "decode": (tokens - 1) / (whole - first), "prefill": _READ / (longer - first)}
+        longer = seconds(_prompt(plain.count, number, 2 * read), 1)
+        yield {"first": first, "decode": (tokens - 1) / (whole - first), **_prefill(read, first, longer)}
 
 
 def _keep_to(cores: int) -> None:
@@ -241,7 +261,7 @@ def _prompt(count: Count, number: int, tokens: int) -> str:
     return prompt
 
 
-_RUNNERS: dict[str, Callable[[str, int, int], Iterator[Figures]]] = {
+_RUNNERS: dict[str, Callable[[str, int, int, int, str], Iterator[Figures]]] = {
     "tabml": _with_tabml, "tabml llama.cpp": _with_llama, "LiteRT-LM": _with_package,
     "LiteRT-LM benchmark": _with_benchmark, "transformers": _with_transformers,
 }  # fmt: skip
@@ -253,13 +273,12 @@ def _resident() -> float:
 
 def main() -> None:
     """One process: the medians of a few streams, and what memory was in use at their end."""
-    name, path, threads, tokens = sys.argv[1:]
+    name, path, threads, read, tokens, cache = sys.argv[1:]
     found, resident = [], 0.0
-    for figures in _RUNNERS[name](path, int(threads), int(tokens)):
+    for figures in _RUNNERS[name](path, int(threads), int(read), int(tokens), cache):
         found.append(figures)
         resident = max(resident, _resident())
-    medians = {key: statistics.median(each[key] for each in found) for key in found[0]}
-    print(json.dumps({**medians, "rss": resident}), flush=True)
+    print(json.dumps({**_medians(found), "rss": resident}), flush=True)
     os._exit(0)  # LiteRT-LM's own objects free themselves in whatever order
 
 

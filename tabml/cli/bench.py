@@ -19,6 +19,9 @@ def bench(options: argparse.Namespace) -> int:
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
+    for name in ("gguf", "folder", "threads"):
+        if getattr(options, name) is not None and not options.lm:
+            raise OptionError(f"--{name} goes with --lm")
     if options.what == "vision":
         from tabml.bench import vision
 

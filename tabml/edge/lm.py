@@ -205,7 +205,11 @@ class LiteLM(LazyModel["OpenedLm"], Generator):
             CapacityError: a language model is measured in this process already.
             ModelFileNotFoundError: the file is there no more.
             ProviderError: the provider could not deliver it again.
-            CallCancelledError: the current cancellation was set, which ends it within a step.
+            CallCancelledError: the current cancellation was set, which ends the measurement within a step; loading goes on
+                to its end.
+            InferenceError: LiteRT-LM failed.
+            ModelLoadError: it can't load the file a second time.
+            ModelClosedError: the model is closed.
         """
         length = self.context_length
         prefill_tokens = min(_PREFILL, length // 2) if prefill_tokens is None else prefill_tokens

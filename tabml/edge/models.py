@@ -49,8 +49,9 @@ class _Opened:
     accelerator: Accelerator
     signatures: dict[str, int]
     default: int
-    shapes: KnownShapes | None
-    """None where every input has one shape."""
+    shapes: KnownShapes
+    any_length: bool
+    """Whether runs may have other shapes."""
 
 
 class LiteBuffers:
@@ -194,8 +195,10 @@ class LiteModel(LazyModel[_Opened]):
 
         Raises:
             OptionError: an input is missing or unknown, or has another type or shape, or a NaN; or LiteRT can't run the
-                model with these shapes, or needs more than 3 GiB for them: new ones are tried in another process first.
+                model with these shapes, or needs more than 3 GiB or 20 s for them: new ones are tried in another process.
             InferenceError: LiteRT failed; the next run is answered.
+            CapacityError: no process can be started for that.
+            CallCancelledError: the current cancellation was set meanwhile.
             ModelClosedError: the model is closed.
             ModelForkedError: this process is a fork of the one that loaded the model.
         """
@@ -203,7 +206,7 @@ class LiteModel(LazyModel[_Opened]):
         number = self._number(opened, signature)
         spec = opened.graph.signatures[number]
         arrays = arrays_for(spec, inputs, quantize=quantize)
-        if opened.shapes is not None:
+        if opened.any_length:
             opened.shapes.check(number, spec, arrays)
         began = time.perf_counter()
         found = opened.graph.run(arrays, _frozen_all, signature=number, allow_nan=self._allow_nan, copied=True)
@@ -263,8 +266,6 @@ class LiteModel(LazyModel[_Opened]):
                 those of before.
             ModelClosedError: the model is closed.
         """
-        from tabml._litert.probe import try_model
-
         opened = self._ready()
         number = self._number(opened, signature)
         known = {spec.name: spec for spec in opened.graph.signatures[number].inputs}
@@ -280,7 +281,7 @@ class LiteModel(LazyModel[_Opened]):
                 raise OptionError(f"shapes[{name!r}]={lengths} must have {len(known[name].shape)} lengths from 1")
             wanted[name] = lengths
         if opened.accelerator.name == "cpu":
-            try_model(opened.content, signature=number, shapes=wanted)
+            opened.shapes.try_out(number, opened.graph.signatures[number], wanted)
         opened.graph.resize(wanted, signature=number)
 
     @contextmanager
@@ -402,7 +403,7 @@ class LiteModel(LazyModel[_Opened]):
         )
         return _Opened(
             graph, content, accelerator, names, names.get(_MAIN, next(iter(names.values()))),
-            KnownShapes(content, graph.signatures) if any_length else None,
+            KnownShapes(content, graph.signatures, threads=self._threads), any_length,
         )  # fmt: skip
 
     def _free(self, loaded: _Opened) -> None:

@@ -65,6 +65,7 @@ class TextEmbedder(TextModel["SentenceModel"]):
         Raises:
             OptionError: an option is not allowed.
             ModelFileNotFoundError: ``model`` is neither of the catalog nor of ``files``.
+            ModelKindError: ``model`` is a file that no text model begins with.
         """
         super().__init__(
             model,

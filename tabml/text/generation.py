@@ -88,6 +88,8 @@ class TextGenerator(TextModel[_Open], Generator):
 
         Raises:
             OptionError: an option is not allowed.
+            ModelFileNotFoundError: ``model`` is neither of the catalog nor of ``files``.
+            ModelKindError: ``model`` is a file that no text model begins with.
         """
         super().__init__(
             model, files=files, revision=revision, architecture=architecture, device=device, dtype=dtype,

@@ -143,18 +143,19 @@ def test_where_any_length_will_do_shapes_may_change_from_run_to_run() -> None:
         assert model.run([ROW, ROW])["sum"].tolist() == [[2, 2, 2]]
 
 
-def test_arrays_whose_sum_would_take_gigabytes_are_refused_before_they_do() -> None:
+@pytest.mark.parametrize("make", [lambda: tiny_lite.sums(columns=-1), tiny_lite.sums_by_shape])
+def test_arrays_whose_sum_would_take_gigabytes_are_refused_before_they_do(make: Callable[[], bytes]) -> None:
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     column, row = np.ones((40_000, 1), np.float32), np.ones((1, 40_000), np.float32)
-    with LiteModel(tiny_lite.sums(columns=-1)) as model:
+    with LiteModel(make()) as model:
         model.load()
         before = resident()
         with pytest.raises(OptionError, match=r"\(40000, 1\).*3 GiB"):
             model.run([column, row])
         assert resident() - before < 256 << 20
-        assert model.run([column[:300], row[:, :200]])["sum"].shape == (300, 200)
+        assert model.run([column[:300], row[:, :200]]).value.shape == (300, 200)
 
 
 def test_shapes_are_tried_elsewhere_only_where_no_longer_ones_were(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +165,29 @@ def test_shapes_are_tried_elsewhere_only_where_no_longer_ones_were(monkeypatch: 
         for rows in (1, 5, 3, 5, 9, 7, 1):
             x = np.ones((rows, 3), np.float32)
             model.run([x, x])
-    assert tried == [5, 9]
+        assert tried == [5, 9]
+        model.resize({"x": (20, 3), "y": (20, 3)})
+        model.run([np.ones((20, 3), np.float32)] * 2)
+    assert tried == [5, 9, 20]
+
+
+def test_shapes_of_the_same_size_are_tried_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    monkeypatch.setattr(shapes, "try_model", lambda *_, shapes, **__: tried.append(shapes["x"]))
+    wanted = [(rows, 600 // rows) for rows in range(1, 600) if 600 % rows == 0] * 3
+    with LiteModel(tiny_lite.sums(columns=-1)) as model:
+        for shape in wanted:
+            model.run([np.ones(shape, np.float32)] * 2)
+    assert tried == wanted[: len(wanted) // 3]
+
+
+def test_a_refused_nan_leaves_lent_memory_as_it_is() -> None:
+    with LiteModel("selfie_segmenter", threads=1) as model, model.buffers() as lent:
+        (name,) = lent.inputs
+        lent.inputs[name][...] = 0.5
+        with pytest.raises(OptionError, match="NaN"):
+            model.run(np.full((1, 256, 256, 3), np.nan, np.float32))
+        assert (lent.inputs[name] == 0.5).all()
 
 
 def test_fixed_shapes_may_be_changed_on_request() -> None:

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 
 from tabml.cancellation import Cancellation
 from tabml.edge import LiteLM, lm
-from tabml.edge._lm.native import NativeEngine
+from tabml.edge._lm import native
 from tabml.edge._lm.turns import MAX_WAITING
 from tabml.errors import (
     CallCancelledError,
@@ -529,16 +530,35 @@ def test_its_own_measurement_counts_what_was_asked_for(model: LiteLM) -> None:
     assert model.benchmark().decode_tokens_per_second > 0  # as many as fit the context
 
 
-def test_a_measurement_ends_when_it_is_cancelled(tmp_path: Path) -> None:
-    engine = NativeEngine(
+@pytest.mark.parametrize("how", ["cancel", "interrupt"])
+def test_a_measurement_ends_when_it_is_cancelled(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    cancel = native.library().litert_lm_session_cancel_process
+    monkeypatch.setattr(native, "_LOOK_S", 1e-4)
+    monkeypatch.setattr(native.library(), "litert_lm_session_cancel_process", lambda it: ended.append(it) or cancel(it))
+    engine = native.NativeEngine(
         MODELS / "i8/model.litertlm", name="tiny", backend="cpu", threads=1, context_length=256, cache=tmp_path,
         benchmark=(16, 200),
     )  # fmt: skip
-    stop = Cancellation()
-    stop.cancel("enough")
-    with pytest.raises(CallCancelledError, match="enough"):
-        engine.benchmark(stop)
+    stop, interrupts = Cancellation(), iter([KeyboardInterrupt, KeyboardInterrupt])
+    if how == "cancel":
+        stop.cancel("enough")
+        with pytest.raises(CallCancelledError, match="enough"):
+            engine.benchmark(stop)
+    else:
+
+        def interrupted(futures: Any, timeout: float) -> Any:
+            for kind in interrupts:
+                raise kind
+            return wait(futures, timeout)
+
+        monkeypatch.setattr(native, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.benchmark(stop)
+    assert ended
+    ended.clear()
     assert engine.benchmark()[3] > 0
+    assert not ended
     engine.close()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 
 from tabml.generation.results import Delta, TokenLogprob, Usage
 from tabml_grpc.handover import Handover
@@ -12,20 +11,22 @@ from tabml_grpc.handover import Handover
 USAGE = Usage(prompt_tokens=1, completion_tokens=2)
 
 
-def handed(deltas: list[Delta], *, pause_s: float = 0.0, reader_s: float = 0.0) -> list[Delta]:
+def handed(deltas: list[Delta], *, one_by_one: bool = False, reader_s: float = 0.0) -> list[Delta]:
     async def main() -> list[Delta]:
-        handover, found = Handover(), []
+        handover, found, seen = Handover(), [], threading.Semaphore(0)
 
         def make() -> None:
             for delta in deltas:
                 handover.put(delta)
-                time.sleep(pause_s)
+                if one_by_one:
+                    assert seen.acquire(timeout=10)
             handover.put(None)
 
         thread = threading.Thread(target=make)
         thread.start()
         async for delta in handover.deltas():
             found.append(delta)
+            seen.release()
             await asyncio.sleep(reader_s)
         thread.join()
         return found
@@ -47,7 +48,7 @@ def some(count: int, index: int = 0) -> list[Delta]:
 
 def test_who_reads_at_once_gets_each_delta_as_it_is() -> None:
     deltas = some(20)
-    assert handed(deltas, pause_s=0.01) == deltas
+    assert handed(deltas, one_by_one=True) == deltas
 
 
 def test_what_has_gathered_goes_as_one() -> None:

@@ -266,6 +266,23 @@ def enlarging(side: int) -> bytes:
     return packed([graph])
 
 
+def sums_by_shape() -> bytes:
+    """x + y of float32, of any lengths, where x gets its shape in the run: memory is taken only then."""
+    graph, builtin, kinds = Graph(), schema.BuiltinOperator, schema.BuiltinOptions
+    x, y = (graph.tensor(name, "f4", (-1, -1), is_input=True) for name in "xy")
+    shape, same = (graph.tensor(name, "i4", (2,)) for name in ("shape", "same"))
+    nothing = graph.tensor("nothing", "i4", (2,), constant=np.zeros(2, np.int32))
+    shaped, total = (graph.tensor(name, "f4", (-1, -1)) for name in ("shaped", "sum"))
+    asked = schema.ShapeOptionsT()
+    asked.outType = schema.TensorType.INT32
+    graph.operator(builtin.SHAPE, [x], [shape], asked, kinds.ShapeOptions)
+    graph.operator(builtin.ADD, [shape, nothing], [same], schema.AddOptionsT(), kinds.AddOptions)
+    graph.operator(builtin.RESHAPE, [x, same], [shaped], schema.ReshapeOptionsT(), kinds.ReshapeOptions)
+    graph.operator(builtin.ADD, [shaped, y], [total], schema.AddOptionsT(), kinds.AddOptions)
+    graph.outputs = [total]
+    return packed([graph])
+
+
 def repeated(operators: int, inputs: int) -> bytes:
     """A graph whose operators are all one and the same table, which lists its input many times: little to say, much to read."""
     builder = flatbuffers.Builder(1024)

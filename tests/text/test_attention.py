@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -38,6 +39,11 @@ def test_products_answer_as_torch_does_in_float32(mask: str, scaling: float | No
     torch.testing.assert_close(ours.float(), theirs, atol=0.03, rtol=0.03)
 
 
+def test_a_processor_that_does_not_multiply_bfloat16_is_left_to_torch(run_python: Callable[..., Any]) -> None:
+    code = "from tabml.text._torch import attention; print(attention.multiplies_bfloat16())"
+    assert run_python(code, ATEN_CPU_CAPABILITY="avx2").stdout.strip() == "False"
+
+
 @pytest.mark.parametrize("case", ["causal", "long", "fewer keys", "grouped"])
 def test_what_is_no_gain_is_left_to_torch(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
@@ -60,7 +66,8 @@ def test_what_is_no_gain_is_left_to_torch(case: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_models_in_bfloat16_alone_attend_so(dtype: torch.dtype) -> None:
+def test_models_in_bfloat16_alone_attend_so(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "multiplies_bfloat16", lambda: True)
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=40, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64

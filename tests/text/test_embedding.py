@@ -26,6 +26,7 @@ from tabml.errors import (
     UnsafeModelError,
 )
 from tabml.text.embedding import TextEmbedder
+from tabml.text.generation import TextGenerator
 
 TEXTS = [
     "hello world, how are you today?",
@@ -302,6 +303,14 @@ def test_hostile_settings_are_refused(file: str, values: dict[str, Any], tiny: T
         pytest.raises((UnsafeModelError, CorruptModelError, ModelKindError, ModelLoadError)),
     ):
         model.load()
+
+
+def test_a_file_that_is_no_text_model_is_told_at_once(tmp_path: Path) -> None:
+    for name in ("README.md", "model.litertlm", "model.tflite"):
+        (tmp_path / name).write_text("#")
+        for kind in (TextEmbedder, TextGenerator):
+            with pytest.raises(ModelKindError, match="give a folder in the layout of transformers"):
+                kind(tmp_path / name)
 
 
 def test_bfloat16_is_close(minilm: Path) -> None:

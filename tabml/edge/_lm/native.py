@@ -9,8 +9,9 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -313,17 +314,18 @@ class NativeEngine:
                 native.litert_lm_responses_delete(answers)
             return "" if answers else last_error("it does not say why")
 
+        running = Future[str]()
+        worker = threading.Thread(target=lambda: running.set_result(generate()), name="litert-lm", daemon=True)
+        info: int | None = None
         try:
-            with ThreadPoolExecutor(1, "litert-lm") as pool:
-                running = pool.submit(generate)
-                while not wait([running], timeout=_LOOK_S).done:
-                    if cancellation is not None and cancellation.cancelled:
-                        native.litert_lm_session_cancel_process(session)
+            worker.start()
+            self._until_done(running, session, cancellation)
             if cancellation is not None:
                 cancellation.check()
             info = native.litert_lm_session_get_benchmark_info(session)
-            if running.result() or not info:
-                raise InferenceError(f"LiteRT-LM can't measure: {running.result()}")
+            said = running.result()
+            if said or not info:
+                raise InferenceError(f"LiteRT-LM can't measure: {said or last_error('it does not say why')}")
             read, wrote = (
                 getattr(native, f"litert_lm_benchmark_info_get_{what}_tokens_per_sec_at")(
                     info, getattr(native, f"litert_lm_benchmark_info_get_num_{what}_turns")(info) - 1
@@ -332,11 +334,25 @@ class NativeEngine:
             )
             seconds = native.litert_lm_benchmark_info_get_total_init_time_in_second(info)
             first = native.litert_lm_benchmark_info_get_time_to_first_token(info)
-            native.litert_lm_benchmark_info_delete(info)
             return seconds, first, read, wrote
         finally:
+            if info:
+                native.litert_lm_benchmark_info_delete(info)
             native.litert_lm_input_data_delete(given)
             native.litert_lm_session_delete(session)
+
+    def _until_done(self, running: Future[str], session: int, cancellation: Cancellation | None) -> None:
+        """Wait, however often the user interrupts: what runs must not be freed. An interrupt ends it, as a cancel does."""
+        interrupted: BaseException | None = None
+        while not running.done():
+            try:
+                wait([running], timeout=_LOOK_S)
+                if interrupted is not None or (cancellation is not None and cancellation.cancelled):
+                    self._native.litert_lm_session_cancel_process(session)
+            except BaseException as problem:
+                interrupted = problem
+        if interrupted is not None:
+            raise interrupted
 
     def close(self) -> None:
         """Free the model; twice is fine."""

@@ -177,7 +177,8 @@ class Turns:
     ) -> Iterator[Delta]:
         """The answers, piece by piece; the last delta has the usage.
 
-        ``token_ids`` are those that the tokenizer writes the text with: LiteRT-LM tells text only. How many tokens pictures and
+        ``token_ids`` are those that the tokenizer writes the text with: LiteRT-LM tells text only. ``completion_tokens`` are
+        those that it computed; of an answer that was cut by a stop or by time the ``token_ids``. How many tokens pictures and
         sounds are turns out when they are read.
 
         Args:
