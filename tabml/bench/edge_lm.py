@@ -76,7 +76,7 @@ def measure(
     if folder is not None and not (folder / "config.json").is_file():
         raise OptionError(f"folder={str(folder)!r:.200} must be a folder of transformers, with a config.json")
     context = read_container(model, model.name).context_length or 4 * _READ
-    read = min(_READ, context // 4)
+    read = min(_READ, (context - _ENOUGH) // 2 - 1)
     tokens = min(tokens, context - read - 1)
     if tokens < _ENOUGH:
         raise OptionError(f"lm={str(model)!r:.200} has a context of {context} tokens, which is too short to measure")
