@@ -67,7 +67,7 @@ def try_model(
     if "refused" in said:
         refused = str(said["refused"])[:400]
         if shapes is not None:
-            raise OptionError(f"with the shapes {dict(shapes)} it can't run in 3 GiB of memory: {refused}")
+            raise OptionError(f"{refused} (in a process with 3 GiB of memory)")
         raise ModelLoadError(refused)
 
 

@@ -70,9 +70,9 @@ def _try(content: bytes, order: Mapping[str, Any]) -> dict[str, Any]:
         for filled in (0, 1):
             try:
                 graph.run(_inputs(graph.signatures[number], filled), len, signature=number)
-            except InferenceError:
+            except InferenceError as problem:
                 if shapes and filled:
-                    raise
+                    raise InferenceError(f"LiteRT can't run the model with the shapes {shapes}: {problem}") from problem
             else:
                 if shapes:
                     break

@@ -308,14 +308,18 @@ class NativeEngine:
             raise InferenceError(f"LiteRT-LM can't measure: {last_error('it does not say why')}")
         given = native.litert_lm_input_data_create(_TEXT, text, len(text))
 
-        def generate() -> str:
-            answers = native.litert_lm_session_generate_content(session, (_pointer * 1)(given), 1)
-            if answers:
-                native.litert_lm_responses_delete(answers)
-            return "" if answers else last_error("it does not say why")
-
         running = Future[str]()
-        worker = threading.Thread(target=lambda: running.set_result(generate()), name="litert-lm", daemon=True)
+
+        def generate() -> None:
+            try:
+                answers = native.litert_lm_session_generate_content(session, (_pointer * 1)(given), 1)
+                if answers:
+                    native.litert_lm_responses_delete(answers)
+                running.set_result("" if answers else last_error("it does not say why"))
+            except BaseException as problem:
+                running.set_exception(problem)
+
+        worker = threading.Thread(target=generate, name="litert-lm", daemon=True)
         info: int | None = None
         try:
             worker.start()
