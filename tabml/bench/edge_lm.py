@@ -17,6 +17,7 @@ from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tabml.bench.load import memory_status
 from tabml.bench.processes import ended
 from tabml.bench.rows import Row, Say
 from tabml.edge import LiteLM
@@ -104,9 +105,9 @@ def _medians(found: Sequence[Figures]) -> Figures:
 
 def _rows(found: dict[str, Figures], model: Path, threads: int) -> Iterator[Row]:
     read = _memory_bandwidth(threads)
-    units = {"decode": "tokens/s", "prefill": "tokens/s", "first": "s", "rss": "MB"}
+    units = {"decode": "tokens/s", "prefill": "tokens/s", "first": "s", "memory": "MB"}
+    peer = "LiteRT-LM benchmark"
     for key, unit in units.items():
-        peer = "LiteRT-LM" if key == "rss" else "LiteRT-LM benchmark"
         for name, figures in found.items():
             if key not in figures:
                 continue
@@ -267,18 +268,11 @@ _RUNNERS: dict[str, Callable[[str, int, int, int, str], Iterator[Figures]]] = {
 }  # fmt: skip
 
 
-def _resident() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 def main() -> None:
-    """One process: the medians of a few streams, and what memory was in use at their end."""
+    """One process: the medians of a few streams, and its resident memory at the peak, the load included."""
     name, path, threads, read, tokens, cache = sys.argv[1:]
-    found, resident = [], 0.0
-    for figures in _RUNNERS[name](path, int(threads), int(read), int(tokens), cache):
-        found.append(figures)
-        resident = max(resident, _resident())
-    print(json.dumps({**_medians(found), "rss": resident}), flush=True)
+    found = list(_RUNNERS[name](path, int(threads), int(read), int(tokens), cache))
+    print(json.dumps({**_medians(found), "memory": memory_status()["VmHWM"] / 1e6}), flush=True)
     os._exit(0)  # LiteRT-LM's own objects free themselves in whatever order
 
 

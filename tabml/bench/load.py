@@ -53,14 +53,14 @@ class Memory:
 
     def __init__(self) -> None:
         self._over = threading.Event()
-        self._before = _status()["VmHWM"]
+        self._before = memory_status()["VmHWM"]
         self._peak = 0
         self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
         self._thread.start()
 
     def _watch(self) -> None:
         while not self._over.wait(_POLL_S):
-            now = _status()
+            now = memory_status()
             files = max(now["RssShmem"], _memory_files())
             self._peak = max(self._peak, now["RssAnon"] + now["RssFile"] + files)
 
@@ -68,10 +68,10 @@ class Memory:
         """Bytes at the peak beyond the peak before."""
         self._over.set()
         self._thread.join()
-        return max(self._peak, _status()["VmHWM"]) - self._before
+        return max(self._peak, memory_status()["VmHWM"]) - self._before
 
 
-def _status() -> dict[str, int]:
+def memory_status() -> dict[str, int]:
     """Bytes by the names of ``/proc/self/status``."""
     said = Path("/proc/self/status").read_text("ascii")
     return {name: int(size) << 10 for name, size in re.findall(r"^(\w+):\s+(\d+) kB$", said, re.MULTILINE)}
