@@ -159,8 +159,9 @@ class LiteGraph:
             native, graph = memory.native, entry.places.graph
             if graph not in self._ready:
                 self._allocate(graph)
-            given = []
-            if not allow_nan and any(view() is not None for view in self._lent):
+            given: list[Array] = []
+            lent = any(view() is not None for view in self._lent)
+            if lent and not allow_nan:
                 check_no_nan(inputs, arrays)  # what is lent stays as it is
             try:
                 for place, array in zip(entry.places.inputs, arrays, strict=True):
@@ -173,7 +174,7 @@ class LiteGraph:
                         given.append(view)
             except (ValueError, RuntimeError) as problem:
                 raise InferenceError(f"LiteRT can't take the inputs: {_said(problem)}") from problem
-            if not allow_nan:
+            if not (lent or allow_nan):
                 check_no_nan(inputs, given)  # copies, which are in the processor's cache
             self._invoke(memory, graph)
             places = zip(entry.places.outputs, entry.spec.outputs, strict=True)

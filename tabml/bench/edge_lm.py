@@ -73,7 +73,7 @@ def measure(
     if not model.is_file() or model.suffix not in ENDINGS:
         raise OptionError(f"lm={str(model)!r:.200} must be a .litertlm or .task file")
     if gguf is not None and not (gguf.is_file() and gguf.suffix == ".gguf"):
-        raise OptionError(f"gguf={str(gguf)!r:.200} must be a .gguf file")
+        raise OptionError(f"gguf={str(gguf)!r:.200} must be a .gguf file that is there")
     if folder is not None and not (folder / "config.json").is_file():
         raise OptionError(f"folder={str(folder)!r:.200} must be a folder of transformers, with a config.json")
     context = read_container(model, model.name).context_length or 4 * _READ

@@ -89,10 +89,8 @@ def _fill(part: _Part) -> None:
     with part.path.open("rb") as file:
         file.seek(part.offset)
         wanted = max(0, min(part.length, part.path.stat().st_size - part.offset))
-        if (
-            file.readinto(memoryview((ctypes.c_char * part.length).from_address(part.start)).cast("B")[:wanted])
-            != wanted
-        ):
+        place = (ctypes.c_char * wanted).from_address(part.start)
+        if file.readinto(place) != wanted:
             raise ModelLoadError(f"{part.path.name} was cut short while LiteRT-LM opened the model")
 
 
