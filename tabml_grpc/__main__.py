@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 process.watch_stdin(lambda: loop.call_soon_threadsafe(server.drain))
             await server.run(ready)
 
-        asyncio.run(serve())
+        process.run_loop(serve())
     except AddressTakenError as problem:
         return _say(f"{problem}; stop the program that listens there, or take --port 0", EXIT_TAKEN)
     except TabmlError as problem:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -12,58 +13,77 @@ if TYPE_CHECKING:
     from tabml.generation.results import Delta
 
 _MOST_TOKENS = 64
+_PACE_S = 0.008
+"""Between two messages' beginnings: a frame of a display of 120 Hz. Each costs as much as a small model's token."""
 
 
 class Handover:
-    """One answer's deltas: those that have gathered while the last one was sent go as one. Made in the event loop."""
+    """One answer's deltas, those that come within 8 ms or while the last one is sent as one. Made in the event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._told = asyncio.Event()
-        self._deltas: deque[Delta | None] = deque()
+        self._told, self._over = asyncio.Event(), asyncio.Event()
+        self._deltas: deque[Delta] = deque()
         self._coming = False
 
     def put(self, delta: Delta | None) -> None:
         """From one thread: the next delta, or None behind the last."""
+        if delta is None:
+            self._tell(self._over)
+            self._tell(self._told)
+            return
         self._deltas.append(delta)
         if not self._coming:  # else the loop has been told, and will see this one too
             self._coming = True
-            with suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._told.set)
+            self._tell(self._told)
+
+    def _tell(self, event: asyncio.Event) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(event.set)
 
     async def deltas(self) -> AsyncIterator[Delta]:
         """All of them, until None."""
-        while True:
+        began = -math.inf
+        while self._deltas or not self._over.is_set():
             await self._told.wait()
+            wait_s = began + _PACE_S - self._loop.time()
+            if wait_s > 0 and self._deltas:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._over.wait(), wait_s)
+            began = self._loop.time()
             self._told.clear()
             self._coming = False
-            while self._deltas:
-                delta = self._deltas.popleft()
-                if delta is None:
-                    return
-                yield self._with_more(delta)
+            for delta in _joined(self._waiting()):
+                yield delta
 
-    def _with_more(self, first: Delta) -> Delta:
-        """A delta, and those that wait behind it and go on with the same answer."""
-        parts, tokens = [first], len(first.token_ids)
-        while self._deltas and parts[-1].finish_reason is None:
-            following = self._deltas[0]
-            if following is None or following.index != first.index:
-                break
-            tokens += len(following.token_ids)
-            if tokens > _MOST_TOKENS:
-                break
-            parts.append(following)
-            self._deltas.popleft()
-        if len(parts) == 1:
-            return first
-        last = parts[-1]
-        return type(first)(
-            text="".join(each.text for each in parts),
-            index=first.index,
-            token_ids=tuple(token for each in parts for token in each.token_ids),
-            logprobs=tuple(one for each in parts for one in each.logprobs),
-            finish_reason=last.finish_reason,
-            tool_calls=last.tool_calls,
-            usage=last.usage,
-        )
+    def _waiting(self) -> Iterator[Delta]:
+        while self._deltas:
+            yield self._deltas.popleft()
+
+
+def _joined(deltas: Iterator[Delta]) -> Iterator[Delta]:
+    """Those of each answer as one, or several of up to 64 tokens; the very last one stays behind all others."""
+    open_: dict[int, list[Delta]] = {}
+    for delta in deltas:
+        parts = open_.pop(delta.index, [])
+        if parts and sum(len(each.token_ids) for each in (*parts, delta)) > _MOST_TOKENS:
+            yield _sum(parts)
+            parts = []
+        parts.append(delta)
+        open_[delta.index] = parts
+    yield from map(_sum, open_.values())
+
+
+def _sum(parts: list[Delta]) -> Delta:
+    if len(parts) == 1:
+        return parts[0]
+    last = parts[-1]
+    return type(last)(
+        text="".join(each.text for each in parts),
+        index=last.index,
+        token_ids=tuple(token for each in parts for token in each.token_ids),
+        logprobs=tuple(one for each in parts for one in each.logprobs),
+        finish_reason=last.finish_reason,
+        tool_calls=last.tool_calls,
+        usage=last.usage,
+    )

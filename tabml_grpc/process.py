@@ -9,8 +9,9 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 _MIB = 1 << 20
@@ -55,6 +56,19 @@ def tune_allocator() -> None:
         libc.mallopt(_M_TOP_PAD, 8 * _MIB)
         if "MALLOC_ARENA_MAX" not in os.environ:
             libc.mallopt(_M_ARENA_MAX, 2)  # malloc_trim leaves the tops of further ones alone
+
+
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """:func:`asyncio.run`, by uvloop where there is one: a small call takes a fifth less."""
+    import asyncio
+
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with suppress(ImportError):  # on Windows
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main)
 
 
 def return_memory() -> None:

@@ -16,13 +16,13 @@ def measure(tokens: int, turns: int) -> Iterator[Row]:
 
     Args:
         tokens: Of a stream.
-        turns: Figures are medians of ten times as many streams and a hundred times as many replies.
+        turns: Figures are medians of ten times as many streams and fifty times as many replies.
     """
     with text_extra():
         from tabml.bench.peers import random_embedder, random_llama
     with TemporaryDirectory(prefix="tabml-bench-") as folder:
         random_llama(Path(folder, "chat"), 1 << 18, 2)
         random_embedder(Path(folder, "embed"))
-        rows = ended("tabml_grpc.bench", "wire", folder, tokens, turns)
+        rows = ended("tabml_grpc.bench_wire", "wire", folder, tokens, turns)
     for row in rows:
         yield Row(**row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 from tabml.generation.results import Delta, TokenLogprob, Usage
 from tabml_grpc.handover import Handover
@@ -11,7 +12,9 @@ from tabml_grpc.handover import Handover
 USAGE = Usage(prompt_tokens=1, completion_tokens=2)
 
 
-def handed(deltas: list[Delta], *, one_by_one: bool = False, reader_s: float = 0.0) -> list[Delta]:
+def handed(
+    deltas: list[Delta], *, one_by_one: bool = False, reader_s: float = 0.0, pause_s: float = 0.0
+) -> list[Delta]:
     async def main() -> list[Delta]:
         handover, found, seen = Handover(), [], threading.Semaphore(0)
 
@@ -20,6 +23,7 @@ def handed(deltas: list[Delta], *, one_by_one: bool = False, reader_s: float = 0
                 handover.put(delta)
                 if one_by_one:
                     assert seen.acquire(timeout=10)
+                time.sleep(pause_s)
             handover.put(None)
 
         thread = threading.Thread(target=make)
@@ -60,6 +64,31 @@ def test_what_has_gathered_goes_as_one() -> None:
     assert [token for delta in found for token in delta.token_ids] == list(range(200))
     assert [one.token_id for delta in found for one in delta.logprobs] == list(range(200))
     assert [delta.finish_reason for delta in found] == [None] * (len(found) - 1) + ["stop"]
+    assert found[-1].usage == USAGE
+
+
+def test_tokens_that_come_faster_than_anybody_looks_go_as_few_messages() -> None:
+    found = handed([*some(100), Delta(text="", finish_reason="stop", usage=USAGE)], pause_s=0.001)
+    assert [token for delta in found for token in delta.token_ids] == list(range(100))
+    assert found[0].token_ids == (0,)
+    assert len(found) < 50
+    assert found[-1].usage == USAGE
+
+
+def test_tokens_that_come_slowly_go_one_by_one() -> None:
+    deltas = some(5)
+    assert handed(deltas, pause_s=0.03) == deltas
+
+
+def test_several_answers_gather_each_for_itself() -> None:
+    turns = [delta for all_ in zip(*(some(40, index) for index in range(4)), strict=True) for delta in all_]
+    ends = [Delta(text="", index=index, finish_reason="stop") for index in (2, 0, 3)]
+    found = handed([*turns, *ends, Delta(text="", index=1, finish_reason="stop", usage=USAGE)], reader_s=0.01)
+    for index in range(4):
+        mine = [delta for delta in found if delta.index == index]
+        assert [token for delta in mine for token in delta.token_ids] == list(range(40))
+        assert [delta.finish_reason for delta in mine] == [None] * (len(mine) - 1) + ["stop"]
+    assert len(found) < 40
     assert found[-1].usage == USAGE
 
 

@@ -233,7 +233,7 @@ def test_text_comes_in_pieces_that_join_to_what_the_library_says(played: Play, m
         whole = model.generate("ab ab", options)
         chat = model.chat([{"role": "user", "content": "ab"}], options)
     assert "".join(said["deltas"]) == said["after"] == whole.text
-    assert len(said["deltas"]) > 10
+    assert len(said["deltas"]) > 1
     assert said["last"]["done"]
     assert said["last"]["finish_reason"] == whole.finish_reason
     assert said["last"]["usage"]["completion_tokens"] == whole.usage.completion_tokens
