@@ -201,3 +201,29 @@ def test_vision_is_measured_against_mediapipe(
     assert main(["bench", "vision", "--only", "speed"]) == 1
     assert main(["bench", "text", "--video", str(video)]) == 1
     assert "goes with vision" in capsys.readouterr().err
+
+
+def test_a_gpu_is_measured_against_the_plain_libraries_on_it(models: Path) -> None:
+    """On the CPU, which takes the same path."""
+    from tabml.bench import text_gpu
+
+    given = [f"the quick brown fox {number}" for number in range(6)]
+    found = list(
+        text_gpu.measure(
+            models / "chat", models / "embed", "hello world", given, tokens=5, turns=1, device="cpu", batches=(1, 3)
+        )
+    )
+    assert [row.case for row in found] == [
+        case for size in ("batch 1", "batch 3", "1 texts", "3 texts", "6 texts") for case in 2 * [f"gpu, {size}"]
+    ]
+    mine = [row for row in found if row.peer]
+    assert [row.unit for row in mine] == 2 * ["tokens/s"] + 3 * ["texts/s"]
+    assert all("cosine at least 1.0" in row.note or "0.99" in row.note for row in mine[2:])
+
+
+def test_no_gpu_is_said_when_one_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tabml.bench import text_gpu
+
+    monkeypatch.setattr(text_gpu, "present", lambda: False)
+    with pytest.raises(UnavailableHereError, match="torch sees no GPU"):
+        text.measure(["gpu"])

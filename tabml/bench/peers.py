@@ -46,11 +46,46 @@ class PlainGenerator:
         return text
 
 
+class BatchGenerator:
+    """A language model of transformers that answers several prompts in one call of ``generate``."""
+
+    def __init__(self, folder: Path, device: str, dtype: str) -> None:
+        transformers.utils.logging.disable_progress_bar()
+        self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
+        self._model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+        self._model = self._model.eval().to(device)
+        said = self._model.generation_config.eos_token_id
+        self._ends = set(said if isinstance(said, list) else [said]) - {None}
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+
+    def generate(self, prompts: list[str], tokens: int) -> list[tuple[int, ...]]:
+        """The tokens of each answer, at most so many, without the one that ends it."""
+        inputs = self._tokenizer(prompts, return_tensors="pt", padding=True).to(self._model.device)
+        with torch.inference_mode():
+            out = self._model.generate(
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], do_sample=False,
+                max_new_tokens=tokens, pad_token_id=self._tokenizer.pad_token_id,
+            )  # fmt: skip
+        found = []
+        for row in out[:, inputs["input_ids"].shape[1] :].tolist():
+            ends = [at for at, token in enumerate(row) if token in self._ends]
+            found.append(tuple(row[: ends[0]] if ends else row))
+        return found
+
+
+def has_cuda() -> bool:
+    """Whether torch sees a GPU of CUDA."""
+    return bool(torch.cuda.is_available())
+
+
 class PlainEmbedder:
     """``SentenceTransformer.encode``."""
 
-    def __init__(self, folder: Path) -> None:
-        self._model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+    def __init__(self, folder: Path, device: str = "cpu", dtype: str = "float32") -> None:
+        self._model = sentence_transformers.SentenceTransformer(
+            str(folder), device=device, model_kwargs={"dtype": getattr(torch, dtype)}
+        )
 
     def embed(self, texts: list[str]) -> NDArray[np.float32]:
         """A vector for each text."""

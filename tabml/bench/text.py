@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from tabml.bench import load, wire
+from tabml.bench import load, text_gpu, wire
 from tabml.bench.processes import ended
 from tabml.bench.rows import Row, Say, chosen, medians
 from tabml.bench.text_stream import FORMATS, PEER, PROMPT, greedy
@@ -396,9 +396,18 @@ def wires(subjects: Subjects, effort: Effort) -> Iterator[Row]:
     return wire.measure(effort.wire_tokens, effort.turns)
 
 
+def gpu(subjects: Subjects, effort: Effort) -> Iterator[Row]:
+    """A GPU against the plain libraries on it, where there is one; see :mod:`tabml.bench.text_gpu`."""
+    if text_gpu.present():
+        yield from text_gpu.measure(
+            subjects.generator, subjects.embedder, PROMPT, mixed_texts(effort.texts),
+            tokens=4 * effort.tokens, turns=effort.turns,
+        )  # fmt: skip
+
+
 CASES: dict[str, Callable[[Subjects, Effort], Iterator[Row]]] = {
     "stream": stream, "binding": binding, "lookup": lookup, "perplexity": perplexity, "chats": chats, "talk": talk, "texts": texts, "clients": clients,
-    "load": loads, "wire": wires,
+    "load": loads, "wire": wires, "gpu": gpu,
 }  # fmt: skip
 """What can be measured, by name."""
 
@@ -419,7 +428,10 @@ def measure(
     Raises:
         OptionError: there is no such case.
         MissingExtraError: a library is not installed.
+        UnavailableHereError: ``gpu`` is asked for, and there is none.
     """
+    if "gpu" in names:
+        text_gpu.check()
     effort = QUICK if quick else Effort()
     with Subjects(generator, embedder) as subjects:
         return [row for case in chosen(names, CASES, say) for row in case(subjects, effort)]

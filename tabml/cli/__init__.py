@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         "--only",
         default="",
         metavar="NAME,...",
-        help="of text: stream, binding, lookup, perplexity, chats, talk, texts, clients, load, wire; "
+        help="of text: stream, binding, lookup, perplexity, chats, talk, texts, clients, load, wire, gpu; "
         "of vision: objects, together, hands, masks, effects, single, results, streams; "
         "of edge: models, classes, opencv, together, loads, growth",
     )

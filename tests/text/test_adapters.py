@@ -71,9 +71,12 @@ def folders(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     return {name: write(root / name, base, seed) for seed, name in enumerate(("one", "two"))}
 
 
-@pytest.fixture
-def model(base: Path) -> Iterator[TextGenerator]:
+@pytest.fixture(params=["of any shape", "static"])
+def model(base: Path, request: pytest.FixtureRequest) -> Iterator[TextGenerator]:
     with TextGenerator(base) as opened:
+        engine: Any = opened._ready().engine
+        engine._static = request.param == "static"  # as on a GPU
+        engine._forget()
         yield opened
 
 
@@ -115,6 +118,25 @@ def test_answers_of_one_batch_have_each_their_own(model: TextGenerator, base: Pa
     for thread in threads:
         thread.join()
     assert [found[at] for at in range(len(names))] == alone
+
+
+def test_an_answer_goes_on_when_one_with_an_adapter_has_come_and_gone(
+    model: TextGenerator, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the plain choice of the best token, whose next step is begun before its last one is looked at."""
+    monkeypatch.setattr("tabml.text._torch.engine._PIECE", 8)
+    model.load_adapter("one", folders["one"])
+    plain = GenerationOptions(temperature=0, max_new_tokens=150)
+    prompts = [PROMPT, f"{PROMPT} jumps over the lazy dog", PROMPT[4:]]
+    want, wanted = model.generate(PROMPT, plain).text, [tokens(model, "one", prompt) for prompt in prompts]
+    engine: Any = model._ready().engine
+    engine._forget()
+    stream = model.stream(PROMPT, plain)
+    found = next(stream).text
+    for prompt, each in zip(prompts, wanted, strict=True):
+        assert tokens(model, "one", prompt) == each
+        assert engine._running, "the other answer has ended before it could be disturbed"
+    assert found + "".join(delta.text for delta in stream) == want
 
 
 def test_what_one_adapter_has_read_is_not_reused_for_another(model: TextGenerator, folders: dict[str, Path]) -> None:

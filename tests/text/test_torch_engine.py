@@ -26,21 +26,60 @@ PROMPTS = [
 ]  # fmt: skip
 
 
-def open_engine(folder: Path, **changes: Any) -> Any:
-    import transformers
+MODES = ["of any shape", "static", "recorded"]
+"""How an engine computes: as on a CPU, as on a GPU, and there from the third step of a shape on."""
 
-    from tabml.text._torch.engine import TorchEngine
+
+def open_engine(folder: Path, mode: str = "of any shape", **changes: Any) -> Any:
+    import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder)
     for name, value in changes.items():
         setattr(config, name, value)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, config=config).eval()
-    return TorchEngine(model, transformers.AutoTokenizer.from_pretrained(folder))
+    return engine_of(model, transformers.AutoTokenizer.from_pretrained(folder), mode)
+
+
+def engine_of(model: Any, tokenizer: Any, mode: str) -> Any:
+    from tabml.text._torch.engine import TorchEngine
+
+    engine = TorchEngine(model, tokenizer, static=mode != "of any shape")
+    if mode == "recorded":
+        engine._record = recorder(lambda: engine._steps)
+        engine._forget()
+    return engine
+
+
+def recorder(steps: Callable[[], Any]) -> Any:
+    """What a CUDA graph is, without the GPU: a program of torch's operators in which all that was Python's is constant."""
+    import torch
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    def record(compute: Callable[[], Any]) -> Any:
+        fed = steps()._fed
+        before = fed.clone()
+        program = make_fx(compute, tracing_mode="real")()
+        fed.copy_(before)  # recording computes nothing, tracing did
+        output = tuple(torch.empty_like(each) for each in program())
+        fed.copy_(before)
+
+        def play() -> None:
+            for kept, new in zip(output, program(), strict=True):
+                kept.copy_(new)
+
+        return play, output
+
+    return record
+
+
+@pytest.fixture(scope="module", params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def engine(tiny: Callable[[str], Path]) -> Iterator[Any]:
-    made = open_engine(tiny("llama_chat"))
+def engine(tiny: Callable[[str], Path], mode: str) -> Iterator[Any]:
+    made = open_engine(tiny("llama_chat"), mode)
     yield made
     made.close()
 
@@ -69,8 +108,8 @@ def tokens(found: list[Delta]) -> list[int]:
 
 
 @pytest.mark.parametrize("recipe", ["llama_chat", "gpt2", "code_fim"])
-def test_greedy_tokens_are_those_of_transformers(recipe: str, tiny: Callable[[str], Path]) -> None:
-    engine = open_engine(tiny(recipe))
+def test_greedy_tokens_are_those_of_transformers(recipe: str, tiny: Callable[[str], Path], mode: str) -> None:
+    engine = open_engine(tiny(recipe), mode)
     try:
         for text in PROMPTS:
             prompt = engine.encode(text)
@@ -95,9 +134,9 @@ def side_by_side(engine: Any, prompts: list[list[int]], options: list[Generation
 
 
 @pytest.mark.parametrize("recipe", ["llama_chat", "gpt2", "code_fim"])
-def test_answers_that_run_together_are_as_if_alone(recipe: str, tiny: Callable[[str], Path]) -> None:
+def test_answers_that_run_together_are_as_if_alone(recipe: str, tiny: Callable[[str], Path], mode: str) -> None:
     """Of different lengths, joining and leaving at different steps, with begins in common."""
-    engine = open_engine(tiny(recipe))
+    engine = open_engine(tiny(recipe), mode)
     try:
         prompts = [engine.encode(text) for text in PROMPTS * 2]
         options = [GenerationOptions(temperature=0, max_new_tokens=8 + 5 * at) for at in range(len(prompts))]
@@ -111,12 +150,10 @@ def test_answers_that_run_together_are_as_if_alone(recipe: str, tiny: Callable[[
         engine.close()
 
 
-def test_a_window_of_attention_holds_for_answers_that_run_together(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_window_of_attention_holds_for_answers_that_run_together(tiny: Callable[[str], Path], mode: str) -> None:
     """Mistral's, and Gemma's where only some layers have one."""
     import torch
     import transformers
-
-    from tabml.text._torch.engine import TorchEngine
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny("llama_chat"))
     size: dict[str, Any] = {
@@ -132,7 +169,7 @@ def test_a_window_of_attention_holds_for_answers_that_run_together(tiny: Callabl
     for config in kinds:
         torch.manual_seed(0)
         model = transformers.AutoModelForCausalLM.from_config(config).eval()
-        engine = TorchEngine(model, tokenizer)
+        engine = engine_of(model, tokenizer, mode)
         try:
             prompts = [engine.encode(text) for text in PROMPTS]
             want = [plain(engine, prompt, do_sample=False, max_new_tokens=24) for prompt in prompts]
@@ -140,6 +177,94 @@ def test_a_window_of_attention_holds_for_answers_that_run_together(tiny: Callabl
             assert [tokens(each) for each in found] == want, config.model_type
         finally:
             engine.close()
+
+
+def test_prompts_that_come_at_once_are_as_if_alone(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all lengths, in pieces, and with more tokens than a pass may have."""
+    monkeypatch.setattr("tabml.text._torch.engine._PIECE", 20)
+    monkeypatch.setattr("tabml.text._torch.engine._PADDED", 64)
+    prompts = [engine.encode(text) * times for text in PROMPTS for times in (1, 2, 3)]
+    want = [plain(engine, prompt, do_sample=False, max_new_tokens=24) for prompt in prompts]
+    with engine._lock:  # all of them, before the engine looks
+        streams = [engine.stream(prompt, GREEDY, Cancellation()) for prompt in prompts]
+    assert [tokens(list(stream)) for stream in streams] == want
+
+
+def test_answers_go_on_while_the_cache_grows(tiny: Callable[[str], Path], mode: str) -> None:
+    """A step that has begun writes where nobody looks yet; and prompts of other answers move the cache."""
+    engine = open_engine(tiny("llama_chat"), mode, max_position_embeddings=2048)
+    few = GenerationOptions(temperature=0, max_new_tokens=4)
+    try:
+        first = engine.encode("hello world")
+        others = [(engine.encode("the quick brown fox ") * 300)[:length] for length in (5, 300, 40, 600)]
+        want = plain(engine, first, do_sample=False, max_new_tokens=400)
+        wanted = [plain(engine, prompt, do_sample=False, max_new_tokens=4) for prompt in others]
+        stream = engine.stream(first, GenerationOptions(temperature=0, max_new_tokens=400), Cancellation())
+        found = [next(stream)]
+        assert [tokens(deltas(engine, prompt, few)) for prompt in others] == wanted
+        assert engine._running, "the others have waited for the first one's end"
+        assert tokens([*found, *stream]) == want
+    finally:
+        engine.close()
+
+
+def test_a_step_sees_all_keys_and_touches_no_idle_slot(engine: Any) -> None:
+    import torch
+
+    from tabml.text._torch.cache import SlotCache
+    from tabml.text._torch.steps import Steps
+
+    slots = SlotCache(engine._layers, 1024)
+    steps = Steps(engine._model, slots, lambda mask, at: mask, most_tokens=1024, record=None)
+    with torch.inference_mode():
+        for slot, length in enumerate((254, 5, 5, 256)):
+            slots.add_slot()
+            slots.one(slot, length)
+            engine._model(
+                input_ids=torch.arange(length)[None] % 50 + 5,
+                position_ids=torch.arange(length)[None],
+                past_key_values=slots,
+            )
+            slots.advance(length)
+        idle = slots._keys[0][3, :, :256].clone()
+        step = steps.begin([7, 8, 9])  # the fourth row is none's
+        following = steps.follow(step, 3)
+        assert following is not None
+        assert steps.follow(following, 3) is None, "the 257th key would be beyond what is looked at"
+        assert torch.equal(slots._keys[0][3, :, :256], idle)
+        slots.lengths[0] += 2
+        assert (steps.begin([7]).span, slots.spare) == (384, slots._keys[0].shape[2] - 1)
+
+
+def test_a_model_that_cannot_be_recorded_answers_all_the_same(
+    tiny: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = []
+
+    def refuse(compute: Callable[[], Any]) -> Any:
+        tries.append(compute)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    engine = open_engine(tiny("llama_chat"), "static")
+    engine._record = refuse
+    engine._forget()
+    try:
+        prompt = engine.encode("hello world")
+        assert tokens(deltas(engine, prompt)) == plain(engine, prompt, do_sample=False, max_new_tokens=24)
+        assert len(tries) == 1
+        assert "can't be recorded" in caplog.text
+    finally:
+        engine.close()
+
+
+def test_steps_are_of_few_shapes() -> None:
+    from tabml.text._torch.steps import MOST_ROWS, rows_for, span_for
+
+    assert {rows_for(count) for count in range(1, MOST_ROWS + 1)} == {1, 2, 4, 8, 12, 16, 24, 32, 48, 64}
+    assert all(count <= rows_for(count) <= 2 * count for count in range(1, MOST_ROWS + 1))
+    spans = [span_for(tokens) for tokens in range(1, 5000)]
+    assert sorted(set(spans)) == [256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144]
+    assert all(tokens <= span for tokens, span in zip(range(1, 5000), spans, strict=True))
 
 
 def test_a_long_prompt_is_read_in_pieces(engine: Any) -> None:
@@ -178,7 +303,7 @@ def test_several_answers_differ_and_each_ends_once(engine: Any) -> None:
     found = deltas(engine, engine.encode("hello"), GenerationOptions(seed=1, n=3, max_new_tokens=12))
     whole = joined(found)
     assert len({choice.token_ids for choice in whole.choices}) == 3
-    assert [delta.index for delta in found if delta.finish_reason is not None] == sorted([0, 1, 2])
+    assert sorted(delta.index for delta in found if delta.finish_reason is not None) == [0, 1, 2]
     assert whole.usage.completion_tokens == 36
     assert sum(delta.usage is not None for delta in found) == 1
 
@@ -343,7 +468,7 @@ def test_a_failure_ends_all_answers_and_the_next_is_answered(engine: Any, monkey
 
 
 def test_more_answers_than_run_together_wait_for_their_turn(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tabml.text._torch.engine.MAX_TOGETHER", 3)
+    monkeypatch.setattr(engine, "_most_together", 3)
     prompts = [engine.encode(text) for text in PROMPTS * 2]
     want = [plain(engine, prompt, do_sample=False, max_new_tokens=24) for prompt in prompts]
     assert [tokens(each) for each in side_by_side(engine, prompts, [GREEDY] * len(prompts))] == want
@@ -447,9 +572,7 @@ def test_an_iterator_that_was_never_begun_ends_the_work_too(engine: Any) -> None
 
 
 def test_time_ends_an_answer_that_still_waits(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tabml.text._torch.engine as module
-
-    monkeypatch.setattr(module, "MAX_TOGETHER", 1)
+    monkeypatch.setattr(engine, "_most_together", 1)
     prompt = engine.encode("hello")
     forever = GenerationOptions(max_new_tokens=240, min_new_tokens=240)
     first = engine.stream(prompt, forever, Cancellation())

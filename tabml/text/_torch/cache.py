@@ -13,13 +13,15 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 _FIRST_CAPACITY = 256
+_ALIGNED = 64
+"""Keys that several prompts are read with: a multiple of it, which GPUs like."""
 
 
 class SlotCache(Cache):
     """One tensor (slots, heads, capacity, head size) of keys and one of values for each layer.
 
-    Before a forward pass :meth:`one` or :meth:`many` says which slots it is for; after it :meth:`advance` counts the
-    new tokens.
+    Before a forward pass :meth:`one`, :meth:`many`, :meth:`first` or :meth:`several` says which slots it is for; after it
+    :meth:`advance` counts the new tokens (of the last two the caller does).
     """
 
     def __init__(self, layers: int, most_tokens: int) -> None:
@@ -32,6 +34,8 @@ class SlotCache(Cache):
         super().__init__(layer_class_to_replicate=DynamicLayer)
         self.lengths: list[int] = []
         """Tokens in each slot."""
+        self.version = 0
+        """Another one once the tensors are."""
         self._written: list[int] = []
         self._keys: list[torch.Tensor | None] = [None] * layers
         self._values: list[torch.Tensor | None] = [None] * layers
@@ -41,6 +45,7 @@ class SlotCache(Cache):
         self._slot: int | None = None
         self._at: torch.Tensor | None = None
         self._rows: torch.Tensor | None = None
+        self._picked: torch.Tensor | None = None
         self._count = 0
         self._longest = 0
 
@@ -63,16 +68,68 @@ class SlotCache(Cache):
         Returns:
             The mask for it, (count, 1, 1, tokens of the longest): True where a slot has a key.
         """
-        self._slot = None
-        self._count = count
         lengths = self.lengths[:count]
-        self._longest = max(lengths) + 1
-        self._reserve(self._longest)
-        for slot, length in enumerate(lengths):
-            self._written[slot] = max(self._written[slot], length + 1)
-        self._at = torch.tensor(lengths, device=device)
-        self._rows = torch.arange(count, device=device)
-        return (torch.arange(self._longest, device=device)[None, :] <= self._at[:, None])[:, None, None, :]
+        longest = max(lengths) + 1
+        self._reserve(longest)
+        self.will_write(count)
+        return self.first(torch.tensor(lengths, device=device)[:, None], longest)
+
+    @property
+    def spare(self) -> int:
+        """A position that is no token's, after :meth:`leave_spare`."""
+        return self._capacity - 1
+
+    def leave_spare(self, tokens: int) -> int:
+        """Room for so many tokens in every slot, and one position more; gives that one."""
+        self._reserve(max([tokens, *self.lengths]) + 1)
+        return self.spare
+
+    def will_write(self, count: int, tokens: int = 1) -> None:
+        """The first ``count`` slots may get so many tokens more than are counted."""
+        for slot in range(count):
+            self._written[slot] = max(self._written[slot], self.lengths[slot] + tokens)
+
+    def first(self, at: torch.Tensor, span: int) -> torch.Tensor:
+        """The next pass has one token of each of the first slots, and may be recorded.
+
+        Args:
+            at: Where each goes, (slots, 1).
+            span: Positions that are looked at.
+
+        Returns:
+            The mask for it, (slots, 1, 1, span): True where a slot has a key.
+        """
+        self._slot = self._picked = None
+        self._count, self._longest, self._at = len(at), span, at
+        self._rows = torch.arange(len(at), device=at.device)[:, None]
+        return (torch.arange(span, device=at.device) <= at)[:, None, None, :]
+
+    def several(
+        self, slots: Sequence[int], counts: Sequence[int], device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next pass has several tokens of several slots; the rows of those with fewer begin with padding.
+
+        Args:
+            slots: One for each row.
+            counts: Tokens of each row.
+            device: Of the model.
+
+        Returns:
+            Positions, (rows, tokens), and the mask, (rows, 1, tokens, keys).
+        """
+        most = max(counts)
+        ends = [self.lengths[slot] + count for slot, count in zip(slots, counts, strict=True)]
+        span = -(-max(ends) // _ALIGNED) * _ALIGNED
+        spare = self.leave_spare(span)
+        for slot, end in zip(slots, ends, strict=True):
+            self._written[slot] = max(self._written[slot], end)
+        at = torch.tensor(ends, device=device)[:, None] - torch.arange(most, 0, -1, device=device)
+        padding = at < torch.tensor([self.lengths[slot] for slot in slots], device=device)[:, None]
+        positions = at.masked_fill(padding, 0)
+        self._slot, self._count, self._longest = None, len(slots), span
+        self._picked = torch.tensor(list(slots), device=device)
+        self._rows, self._at = self._picked[:, None], at.masked_fill(padding, spare)
+        return positions, (torch.arange(span, device=device) <= positions[:, :, None])[:, None]
 
     def advance(self, tokens: int = 1) -> None:
         """Count what the last pass added."""
@@ -132,6 +189,7 @@ class SlotCache(Cache):
             self._capacity = min(max(_FIRST_CAPACITY, 2 * self._capacity, tokens), max(tokens, self._most_tokens))
         if len(self.lengths) > self._slots:
             self._slots = max(len(self.lengths), 2 * self._slots)
+        self.version += 1
         for tensors in (self._keys, self._values):
             for at, tensor in enumerate(tensors):
                 if tensor is not None:
@@ -140,9 +198,9 @@ class SlotCache(Cache):
     def _grown(self, tensor: torch.Tensor) -> torch.Tensor:
         slots, heads, _, size = tensor.shape
         grown = tensor.new_zeros((self._slots, heads, self._capacity, size))
-        for slot, length in enumerate(self.lengths[:slots]):
-            if length:
-                grown[slot, :, :length] = tensor[slot, :, :length]
+        for slot, end in enumerate(self._written[:slots]):
+            if end:  # beyond the length too: a step that has begun may have written there
+                grown[slot, :, :end] = tensor[slot, :, :end]
         return grown
 
     def _tensors(
@@ -167,13 +225,17 @@ class SlotCache(Cache):
             keys[slot, :, begin:end] = key_states[0]
             values[slot, :, begin:end] = value_states[0]
             return keys[slot : slot + 1, :, :end], values[slot : slot + 1, :, :end]
-        keys[self._rows, :, self._at] = key_states[:, :, 0]
-        values[self._rows, :, self._at] = value_states[:, :, 0]
+        keys[self._rows, :, self._at] = key_states.transpose(1, 2)
+        values[self._rows, :, self._at] = value_states.transpose(1, 2)
+        if self._picked is not None:
+            return keys[self._picked, :, : self._longest], values[self._picked, :, : self._longest]
         return keys[: self._count, :, : self._longest], values[: self._count, :, : self._longest]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tokens before the pass."""
-        return self.lengths[self._slot] if self._slot is not None else self._longest - 1
+        if self._slot is not None:
+            return self.lengths[self._slot]
+        return self._longest - (self._at.shape[1] if self._at is not None else 0)
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
         """Keys that :meth:`update` will give, and where they begin."""

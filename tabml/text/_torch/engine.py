@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -30,9 +30,11 @@ from tabml.generation.streaming import Detokenizer, StopScanner
 from tabml.text._torch.adapters import Adapter, Rows, put_into, read_adapter
 from tabml.text._torch.cache import SlotCache
 from tabml.text._torch.grammar import Grammars
+from tabml.text._torch.lanes import changes_with_length
 from tabml.text._torch.lookup import PromptLookup
 from tabml.text._torch.packing import weight_bytes
 from tabml.text._torch.sampling import Sampler, log_probabilities
+from tabml.text._torch.steps import MOST_ROWS, Step, Steps, cuda_recorder, rows_for
 from tabml.text._torch.teams import disband
 from tabml.text.engine import NO_BEAMS, EngineName
 from tabml.text.grammars import TOO_COMPLICATED
@@ -41,9 +43,12 @@ from tabml.text.repository import Repository
 log = logging.getLogger("tabml.text")
 
 MAX_TOGETHER = 32
-"""Answers that run at a time; the rest wait."""
+"""Answers that run at a time on a CPU; the rest wait. On a GPU it is ``MOST_ROWS``."""
 MAX_WAITING = 1024
 _PIECE = 256
+"""Tokens of a prompt that are read while other answers wait."""
+_PADDED = 8192
+"""Those of several prompts that a GPU reads together, padding among them."""
 _KEPT_BYTES = 1 << 30
 _PACK_AFTER_S = 0.25
 """Without a request, before the first; a parent that loads a model asks it something soon."""
@@ -110,6 +115,11 @@ class _Run:
     logprobs: list[TokenLogprob] = field(default_factory=list)
 
     @property
+    def left(self) -> int:
+        """How many tokens it may still have."""
+        return self.most - len(self.tokens)
+
+    @property
     def begun(self) -> bool:
         return self.next_token >= 0
 
@@ -117,6 +127,13 @@ class _Run:
     def computed_with(self) -> int:
         """The number of the adapter, 0 for none; a slot keeps it, and not the weights of one that is unloaded."""
         return self.adapter.number if self.adapter is not None else 0
+
+
+class _Ahead(NamedTuple):
+    """A step that has begun and the answers it is for, by rows."""
+
+    runs: list[_Run]
+    step: Step
 
 
 @contextmanager
@@ -154,6 +171,7 @@ class TorchEngine:
         end_ids: Sequence[int] = (),
         context_length: int | None = None,
         packing: Iterator[object] | None = None,
+        static: bool | None = None,
     ) -> None:
         """Starts its thread.
 
@@ -165,6 +183,7 @@ class TorchEngine:
             context_length: Tokens of prompt and answer together; the model's own when None.
             packing: Makes a layer of the model quicker with each value that is taken. That is done while there is
                 nothing else to do, and after the first token also between others.
+            static: Compute in few shapes, many prompts at a time; what a GPU wants, where it is the default.
 
         Raises:
             OptionError: ``context_length`` is more than the model's own.
@@ -194,10 +213,17 @@ class TorchEngine:
         self._kinds = kinds
         self._window = int(getattr(config, "sliding_window", None) or 0)
         self._together = config.model_type not in _NO_SLOTS and kinds <= {_FULL, _SLIDING}
-        self._slots = SlotCache(self._layers, self.context_length)
-        self._owners: list[_Run | None] = []
-        self._texts: list[list[int]] = []
-        self._kept_with: list[int] = []
+        on_gpu = self._device.type == "cuda"
+        self._static = self._together and (on_gpu if static is None else static)
+        self._record = cuda_recorder() if on_gpu and not changes_with_length(model) else None
+        self._most_together = 1 if not self._together else MOST_ROWS if self._static else MAX_TOGETHER
+        self._slots: SlotCache
+        self._owners: list[_Run | None]
+        self._texts: list[list[int]]
+        self._kept_with: list[int]
+        self._steps: Steps | None
+        self._ahead: _Ahead | None
+        self._forget()
         self._adapters: dict[str, Adapter] = {}
         self._rows = Rows()
         self._packing, self._pack_after, self._changing = packing or iter(()), _PACK_AFTER_S, threading.Lock()
@@ -320,11 +346,14 @@ class TorchEngine:
             self._lock.notify_all()
         self._thread.join()
         self._model = None
+        self._steps, self._ahead = None, None
         self._slots = SlotCache(0, 0)
 
     # The thread
 
     def _serve(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)  # of this thread; recordings are of the current one
         while True:
             with self._lock:
                 if not (self._waiting or self._running) and self.packed.is_set():
@@ -370,8 +399,18 @@ class TorchEngine:
         for run in self._running:
             run.request.out.put(answer)
         self._running = []
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin with an empty cache."""
         self._slots = SlotCache(self._layers, self.context_length)
         self._owners, self._texts, self._kept_with = [], [], []
+        self._steps = (
+            Steps(self._model, self._slots, self._masks, most_tokens=self.context_length, record=self._record)
+            if self._static
+            else None
+        )
+        self._ahead = None
 
     def _step(self) -> None:
         """Let answers in and out, read a piece of one prompt, and compute a token of each that has begun."""
@@ -380,10 +419,12 @@ class TorchEngine:
             self._check(run, now)
         self._admit()
         self._end_late(now)
-        reading = next((run for run in self._running if not run.begun), None)
+        reading = [run for run in self._running if not run.begun]
         begun = [run for run in self._running if run.begun]
-        if reading is not None:
-            self._read(reading)
+        if len(reading) > 1 and self._static and not any(run.adapter for run in reading):
+            self._read_several(reading)
+        elif reading:
+            self._read(reading[0])
         if begun:
             self._decode(begun)
 
@@ -404,8 +445,7 @@ class TorchEngine:
             self._end(run, "time", "")
 
     def _admit(self) -> None:
-        most = MAX_TOGETHER if self._together else 1
-        while len(self._running) < most:
+        while len(self._running) < self._most_together:
             with self._lock:
                 if not self._waiting:
                     return
@@ -444,9 +484,12 @@ class TorchEngine:
         empty = [slot for slot in idle if not self._texts[slot]]
         if empty:
             return empty[0]
-        enough = len(self._owners) >= 2 * MAX_TOGETHER or self._slots.bytes_held > _KEPT_BYTES
+        enough = len(self._owners) >= 2 * self._most_together or self._slots.bytes_held > _KEPT_BYTES
         if idle and (enough or len(idle) > 4):
             return min(idle, key=lambda slot: len(self._texts[slot]))
+        return self._add_slot()
+
+    def _add_slot(self) -> int:
         self._owners.append(None)
         self._texts.append([])
         self._kept_with.append(0)
@@ -461,6 +504,32 @@ class TorchEngine:
         self._texts[run.slot].extend(piece)
         if run.read == len(prompt):
             self._choose(run, scores[-1])
+
+    def _read_several(self, runs: list[_Run]) -> None:
+        """The same for several prompts, as many as a pass may have tokens."""
+        pieces = [run.request.prompt[run.read : run.read + _PIECE] for run in runs]
+        count = max(1, _PADDED // max(map(len, pieces)))
+        runs, pieces = runs[:count], pieces[:count]
+        lengths = [len(piece) for piece in pieces]
+        positions, mask = self._slots.several([run.slot for run in runs], lengths, self._device)
+        most = max(lengths)
+        ids = torch.tensor([[0] * (most - len(piece)) + list(piece) for piece in pieces], device=self._device)
+        self._rows.choose([])
+        scores = self._model(
+            input_ids=ids,
+            attention_mask=self._masks(mask, positions),
+            position_ids=positions,
+            past_key_values=self._slots,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        best = scores.argmax(-1).tolist()
+        for row, (run, piece) in enumerate(zip(runs, pieces, strict=True)):
+            self._slots.lengths[run.slot] += len(piece)
+            run.read += len(piece)
+            self._texts[run.slot].extend(piece)
+            if run.read == len(run.request.prompt):
+                self._choose(run, scores[row], best[row] if run.sampler.plain else None)
 
     def _forward_one(self, run: _Run, tokens: Sequence[int], keep: int = 1) -> torch.Tensor:
         """The scores after the last ``keep`` of further tokens of one answer, (keep, vocabulary)."""
@@ -478,6 +547,11 @@ class TorchEngine:
 
     def _decode(self, runs: list[_Run]) -> None:
         """One token of each answer."""
+        guesses = len(runs) == 1 and runs[0].lookup is not None
+        if self._steps is not None and not guesses and not any(run.adapter for run in runs):
+            self._decode_ahead(runs, self._steps)
+            return
+        self._ahead = None  # what it has written is written again
         if len(runs) == 1:
             self._decode_one(runs[0])
             return
@@ -501,11 +575,36 @@ class TorchEngine:
         for row, run in enumerate(runs):
             self._choose(run, scores[row], best[row] if run.sampler.plain else None)
 
+    def _decode_ahead(self, runs: list[_Run], steps: Steps) -> None:
+        """The same in a step of fixed shape; that after it begins before anybody has looked at its tokens, if it may."""
+        wanted = set(runs)
+        self._rows.choose([])
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or wanted.isdisjoint(ahead.runs):
+            ahead = self._begin(runs, steps)
+        if wanted == set(ahead.runs) and all(run.sampler.plain and run.left > 1 for run in runs):
+            following = steps.follow(ahead.step, len(runs))
+            self._ahead = _Ahead(ahead.runs, following) if following is not None else None
+        still = [(row, run) for row, run in enumerate(ahead.runs) if run in wanted]  # others have ended meanwhile
+        best = ahead.step.best()
+        for _, run in still:
+            self._slots.lengths[run.slot] += 1
+            self._texts[run.slot].append(run.next_token)
+        for row, run in still:
+            self._choose(run, ahead.step.scores[row], best[row] if run.sampler.plain else None)
+
+    def _begin(self, runs: list[_Run], steps: Steps) -> _Ahead:
+        self._gather(runs)
+        runs.sort(key=lambda run: run.slot)
+        while len(self._owners) < rows_for(len(runs)):
+            self._add_slot()
+        return _Ahead(list(runs), steps.begin([run.next_token for run in runs]))
+
     def _decode_one(self, run: _Run) -> None:
         """One token, and those after it that were guessed rightly."""
         slot, lookup = run.slot, run.lookup
         begin = self._slots.lengths[slot]
-        room = min(run.most - len(run.tokens), self.context_length - begin) - 1
+        room = min(run.left, self.context_length - begin) - 1
         guess = lookup.guess()[: max(0, room)] if lookup is not None else []
         tokens = [run.next_token, *guess]
         scores = self._forward_one(run, tokens, len(tokens))
@@ -524,7 +623,7 @@ class TorchEngine:
         if not self._window or self._kinds == {_FULL}:
             return mask
         at = torch.arange(mask.shape[-1], device=mask.device)
-        near = mask & (at[None, None, None, :] > positions[:, :, None, None] - self._window)
+        near = mask & (at > positions[:, None, :, None] - self._window)
         return {_FULL: mask, _SLIDING: near} if self._kinds else near
 
     def _gather(self, runs: list[_Run]) -> None:

@@ -27,13 +27,13 @@ def lanes_of(model: Any, device: torch.device) -> int:
 
     One where the model changes while it computes, as rotary positions do that depend on the length.
     """
-    if device.type != "cpu":
-        return 1
+    return 1 if device.type != "cpu" or changes_with_length(model) else torch.get_num_threads()
+
+
+def changes_with_length(model: Any) -> bool:
+    """Whether a pass leaves the model another one, as rotary positions do that depend on the length."""
     kinds = (getattr(module, "rope_type", None) for module in model.modules())
-    changing = any(
-        each in _CHANGING for kind in kinds for each in (kind.values() if isinstance(kind, dict) else [kind])
-    )
-    return 1 if changing else torch.get_num_threads()
+    return any(each in _CHANGING for kind in kinds for each in (kind.values() if isinstance(kind, dict) else [kind]))
 
 
 def side_by_side(work: Callable[[Part], Value], parts: Sequence[Part]) -> list[Value]:
