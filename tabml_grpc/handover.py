@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _MOST_TOKENS = 64
 _PACE_S = 0.008
-"""Between two messages' beginnings: a frame of a display of 120 Hz. Each costs as much as a small model's token."""
+"""Between two looks at what has come: a frame of a display of 120 Hz. A message costs as much as a small model's token."""
 
 
 class Handover:
@@ -53,25 +53,24 @@ class Handover:
             began = self._loop.time()
             self._told.clear()
             self._coming = False
-            for delta in _joined(self._waiting()):
+            here = [self._deltas.popleft() for _ in range(len(self._deltas))]
+            for delta in _joined(here):
                 yield delta
 
-    def _waiting(self) -> Iterator[Delta]:
-        while self._deltas:
-            yield self._deltas.popleft()
 
-
-def _joined(deltas: Iterator[Delta]) -> Iterator[Delta]:
+def _joined(deltas: list[Delta]) -> Iterator[Delta]:
     """Those of each answer as one, or several of up to 64 tokens; the very last one stays behind all others."""
-    open_: dict[int, list[Delta]] = {}
+    open_: dict[int, tuple[list[Delta], int]] = {}
     for delta in deltas:
-        parts = open_.pop(delta.index, [])
-        if parts and sum(len(each.token_ids) for each in (*parts, delta)) > _MOST_TOKENS:
+        parts, count = open_.pop(delta.index, ([], 0))
+        more = len(delta.token_ids) or 1
+        if parts and count + more > _MOST_TOKENS:
             yield _sum(parts)
-            parts = []
+            parts, count = [], 0
         parts.append(delta)
-        open_[delta.index] = parts
-    yield from map(_sum, open_.values())
+        open_[delta.index] = parts, count + more
+    for parts, _ in open_.values():
+        yield _sum(parts)
 
 
 def _sum(parts: list[Delta]) -> Delta:

@@ -92,6 +92,14 @@ def test_several_answers_gather_each_for_itself() -> None:
     assert found[-1].usage == USAGE
 
 
+def test_the_end_of_one_answer_does_not_wait_for_the_others() -> None:
+    ends = [Delta(text="", index=0, finish_reason="stop")]
+    more = [Delta(text="", index=1, finish_reason="stop", usage=USAGE)]
+    found = handed([*some(3), *ends, *some(2000, index=1), *more], reader_s=0.01, pause_s=0.0001)
+    at = next(number for number, delta in enumerate(found) if delta.index == 0 and delta.finish_reason)
+    assert at <= 4
+
+
 def test_answers_are_not_mixed_and_ends_stay_ends() -> None:
     end = Delta(text="", finish_reason="length")
     deltas = [*some(3), end, *some(3, index=1), Delta(text="", index=1, finish_reason="stop", usage=USAGE)]

@@ -45,7 +45,7 @@ def engine_of(model: Any, tokenizer: Any, mode: str) -> Any:
 
     engine = TorchEngine(model, tokenizer, static=mode != "of any shape")
     if mode == "recorded":
-        engine._record = recorder(lambda: engine._steps)
+        engine._recorder = lambda: recorder(lambda: engine._steps)
         engine._forget()
     return engine
 
@@ -208,6 +208,60 @@ def test_answers_go_on_while_the_cache_grows(tiny: Callable[[str], Path], mode: 
         engine.close()
 
 
+def test_rows_that_are_nobodys_leave_a_prompt_alone_that_is_being_read(tiny: Callable[[str], Path], mode: str) -> None:
+    """Three answers run in steps of four rows; the fourth slot is that of a prompt as long as the cache, or longer."""
+    engine = open_engine(tiny("llama_chat"), mode, max_position_embeddings=2048)
+    few = GenerationOptions(temperature=0, max_new_tokens=4)
+    long = GenerationOptions(temperature=0, max_new_tokens=500)
+    try:
+        firsts = [engine.encode(text) for text in PROMPTS[:3]]
+        words = engine.encode("the quick brown fox jumps over the lazy dog ") * 200
+        others = [words[:length] for length in (255, 256, 257, 511, 512, 700)]
+        want = [plain(engine, prompt, do_sample=False, max_new_tokens=500) for prompt in firsts]
+        wanted = [plain(engine, prompt, do_sample=False, max_new_tokens=4) for prompt in others]
+        streams = [engine.stream(prompt, long, Cancellation()) for prompt in firsts]
+        begun = [next(stream) for stream in streams]
+        assert [tokens(deltas(engine, prompt, few)) for prompt in others] == wanted
+        assert [tokens([first, *stream]) for first, stream in zip(begun, streams, strict=True)] == want
+        assert [tokens(deltas(engine, prompt, few)) for prompt in others] == wanted  # with what the slots still hold
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_oss", "gptj"])
+def test_masks_hold_where_the_model_adds_them(kind: str, tiny: Callable[[str], Path], mode: str) -> None:
+    """Models that know no attention of torch's, alone and together."""
+    import torch
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny("llama_chat"))
+    size: dict[str, Any] = {"vocab_size": len(tokenizer), "num_hidden_layers": 2, "max_position_embeddings": 256}
+    shape: dict[str, Any] = {"hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+    configs: dict[str, Callable[[], Any]] = {
+        "llama": lambda: transformers.LlamaConfig(intermediate_size=64, **shape, **size),
+        "gpt_oss": lambda: transformers.GptOssConfig(
+            intermediate_size=32, num_local_experts=2, num_experts_per_tok=1, sliding_window=9, **shape, **size
+        ),
+        "gptj": lambda: transformers.GPTJConfig(
+            vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, rotary_dim=8, n_positions=256
+        ),
+    }
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(configs[kind](), attn_implementation="eager").eval()
+    for parameter in model.parameters():
+        parameter.data *= 4  # else every position looks alike
+    engine = engine_of(model, tokenizer, mode)
+    try:
+        prompts = [engine.encode(text) for text in PROMPTS]
+        want = [plain(engine, prompt, do_sample=False, max_new_tokens=24) for prompt in prompts]
+        assert [tokens(deltas(engine, prompt)) for prompt in prompts] == want
+        with engine._lock:
+            streams = [engine.stream(prompt, GREEDY, Cancellation()) for prompt in prompts]
+        assert [tokens(list(stream)) for stream in streams] == want
+    finally:
+        engine.close()
+
+
 def test_a_step_sees_all_keys_and_touches_no_idle_slot(engine: Any) -> None:
     import torch
 
@@ -215,7 +269,7 @@ def test_a_step_sees_all_keys_and_touches_no_idle_slot(engine: Any) -> None:
     from tabml.text._torch.steps import Steps
 
     slots = SlotCache(engine._layers, 1024)
-    steps = Steps(engine._model, slots, lambda mask, at: mask, most_tokens=1024, record=None)
+    steps = Steps(engine._model, slots, lambda mask, at: mask, most_tokens=1024, recorder=None)
     with torch.inference_mode():
         for slot, length in enumerate((254, 5, 5, 256)):
             slots.add_slot()
@@ -246,7 +300,7 @@ def test_a_model_that_cannot_be_recorded_answers_all_the_same(
         raise RuntimeError("operation not permitted when stream is capturing")
 
     engine = open_engine(tiny("llama_chat"), "static")
-    engine._record = refuse
+    engine._recorder = lambda: refuse
     engine._forget()
     try:
         prompt = engine.encode("hello world")

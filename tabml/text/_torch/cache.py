@@ -76,12 +76,12 @@ class SlotCache(Cache):
 
     @property
     def spare(self) -> int:
-        """A position that is no token's, after :meth:`leave_spare`."""
+        """A position that is no token's, whatever a slot holds."""
         return self._capacity - 1
 
-    def leave_spare(self, tokens: int) -> int:
-        """Room for so many tokens in every slot, and one position more; gives that one."""
-        self._reserve(max([tokens, *self.lengths]) + 1)
+    def reserve(self, tokens: int) -> int:
+        """Room for so many tokens in every slot; gives the spare position behind them."""
+        self._reserve(tokens)
         return self.spare
 
     def will_write(self, count: int, tokens: int = 1) -> None:
@@ -120,7 +120,7 @@ class SlotCache(Cache):
         most = max(counts)
         ends = [self.lengths[slot] + count for slot, count in zip(slots, counts, strict=True)]
         span = -(-max(ends) // _ALIGNED) * _ALIGNED
-        spare = self.leave_spare(span)
+        spare = self.reserve(span)
         for slot, end in zip(slots, ends, strict=True):
             self._written[slot] = max(self._written[slot], end)
         at = torch.tensor(ends, device=device)[:, None] - torch.arange(most, 0, -1, device=device)
@@ -182,7 +182,8 @@ class SlotCache(Cache):
         return sum(t.numel() * t.element_size() for t in (*self._keys, *self._values) if t is not None)
 
     def _reserve(self, tokens: int) -> None:
-        """Room for that many tokens in every slot."""
+        """Room for that many tokens in every slot, and for one more that none has: see :attr:`spare`."""
+        tokens += 1
         if tokens <= self._capacity and len(self.lengths) <= self._slots:
             return
         if tokens > self._capacity:

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -43,7 +44,7 @@ from tabml.text.repository import Repository
 log = logging.getLogger("tabml.text")
 
 MAX_TOGETHER = 32
-"""Answers that run at a time on a CPU; the rest wait. On a GPU it is ``MOST_ROWS``."""
+"""Answers that run at a time on a CPU; the rest wait. In steps of fixed shape it is ``MOST_ROWS``."""
 MAX_WAITING = 1024
 _PIECE = 256
 """Tokens of a prompt that are read while other answers wait."""
@@ -52,7 +53,7 @@ _PADDED = 8192
 _KEPT_BYTES = 1 << 30
 _PACK_AFTER_S = 0.25
 """Without a request, before the first; a parent that loads a model asks it something soon."""
-_NO_SLOTS = ("bloom", "mpt", "falcon", "xlnet", "reformer")
+_NO_SLOTS = ("bloom", "mpt", "falcon", "gpt_neo", "xlnet", "reformer")
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
@@ -214,8 +215,10 @@ class TorchEngine:
         self._window = int(getattr(config, "sliding_window", None) or 0)
         self._together = config.model_type not in _NO_SLOTS and kinds <= {_FULL, _SLIDING}
         on_gpu = self._device.type == "cuda"
-        self._static = self._together and (on_gpu if static is None else static)
-        self._record = cuda_recorder() if on_gpu and not changes_with_length(model) else None
+        wanted = on_gpu if static is None else static
+        self._static = wanted and self._together and not changes_with_length(model)
+        self._recorder = partial(cuda_recorder, self._device) if on_gpu else None
+        self._added_masks = config._attn_implementation == "eager"
         self._most_together = 1 if not self._together else MOST_ROWS if self._static else MAX_TOGETHER
         self._slots: SlotCache
         self._owners: list[_Run | None]
@@ -406,7 +409,7 @@ class TorchEngine:
         self._slots = SlotCache(self._layers, self.context_length)
         self._owners, self._texts, self._kept_with = [], [], []
         self._steps = (
-            Steps(self._model, self._slots, self._masks, most_tokens=self.context_length, record=self._record)
+            Steps(self._model, self._slots, self._masks, most_tokens=self.context_length, recorder=self._recorder)
             if self._static
             else None
         )
@@ -621,10 +624,17 @@ class TorchEngine:
     def _masks(self, mask: torch.Tensor, positions: torch.Tensor) -> Any:
         """The mask of each kind of layer."""
         if not self._window or self._kinds == {_FULL}:
-            return mask
+            return self._mask(mask)
         at = torch.arange(mask.shape[-1], device=mask.device)
-        near = mask & (at > positions[:, None, :, None] - self._window)
-        return {_FULL: mask, _SLIDING: near} if self._kinds else near
+        near = self._mask(mask & (at > positions[:, None, :, None] - self._window))
+        return {_FULL: self._mask(mask), _SLIDING: near} if self._kinds else near
+
+    def _mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """As the model takes it: transformers' own attention, where torch's isn't used, adds it to the scores."""
+        if not self._added_masks:
+            return mask
+        dtype = self._model.dtype
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
 
     def _gather(self, runs: list[_Run]) -> None:
         """Have these answers in the first slots."""

@@ -10,6 +10,7 @@ at them.
 from __future__ import annotations
 
 import logging
+import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ _ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, MOST_ROWS)
 _FIRST_SPAN = 256
 _EAGER = 2
 """Times that a shape is computed before it is recorded: libraries set themselves up, and a rare shape isn't worth it."""
+_RECORDING = threading.Lock()
+"""One recording at a time in a process."""
 Output = tuple[torch.Tensor, torch.Tensor]
 Recorder = Callable[[Callable[[], Output]], tuple[Callable[[], None], Output]]
 """From what computes to what plays that again, and the tensors where its results then are; it is not computed."""
@@ -53,6 +56,8 @@ class Step(NamedTuple):
     """Tokens of the longest answer, this step's among them."""
     rows: int
     span: int
+    version: int
+    """Of the cache; in another one the rows that are nobody's would write among somebody's keys."""
     scores: torch.Tensor
     """(rows, vocabulary); until the next step."""
     best: Callable[[], list[int]]
@@ -69,7 +74,7 @@ class Steps:
         masks: Callable[[torch.Tensor, torch.Tensor], Any],
         *,
         most_tokens: int,
-        record: Recorder | None,
+        recorder: Callable[[], Recorder] | None,
     ) -> None:
         """Nothing is recorded yet.
 
@@ -78,13 +83,13 @@ class Steps:
             slots: Where its keys and values are.
             masks: From a mask and the positions of the queries to what the model takes.
             most_tokens: Of one answer with its prompt.
-            record: None where recordings don't pay.
+            recorder: Makes what records, anew once recordings are dropped; None where they don't pay.
         """
         self._model, self._slots, self._masks = model, slots, masks
         self._last_position = most_tokens - 1
-        self._record = record
-        self._device: torch.device = model.device
-        self._fed = torch.zeros((MOST_ROWS, 2), dtype=torch.long, device=self._device)
+        self._recorder = recorder
+        self._record = recorder() if recorder is not None else None
+        self._fed = torch.zeros((MOST_ROWS, 2), dtype=torch.long, device=model.device)
         self._seen: dict[tuple[int, int], int] = {}
         self._recorded: dict[tuple[int, int], tuple[Callable[[], None], Output]] = {}
         self._version = slots.version
@@ -98,7 +103,7 @@ class Steps:
         lengths, rows = self._slots.lengths, rows_for(len(tokens))
         longest = max(lengths[: len(tokens)]) + 1
         span = min(span_for(longest + 1), self._last_position + 1)
-        spare = self._slots.leave_spare(span)
+        spare = self._slots.reserve(span)
         fed = [[token, length] for token, length in zip(tokens, lengths, strict=False)]
         self._fed[:rows].copy_(torch.tensor(fed + [[0, spare]] * (rows - len(fed))))
         self._slots.will_write(len(tokens))
@@ -111,19 +116,21 @@ class Steps:
             step: The last one that was begun.
             count: Answers it is for.
         """
-        if step.longest == step.span:
+        if step.longest == step.span or step.version != self._slots.version:
             return None
         self._slots.will_write(count, 2)
         return self._begun(count, step.longest + 1, step.rows, step.span)
 
     def _begun(self, count: int, longest: int, rows: int, span: int) -> Step:
         scores, best = self._computed(rows, span)
-        return Step(longest, rows, span, scores, _soon(best[:count]))
+        return Step(longest, rows, span, self._version, scores, _soon(best[:count]))
 
     def _computed(self, rows: int, span: int) -> Output:
         if self._version != self._slots.version:  # recordings are of memory that is no more
             self._recorded.clear()
             self._version = self._slots.version
+            if self._record is not None and self._recorder is not None:
+                self._record = self._recorder()
         shape = (rows, span)
         found = self._recorded.get(shape)
         if found is None:
@@ -174,14 +181,20 @@ def _soon(values: torch.Tensor) -> Callable[[], list[int]]:
     return wait
 
 
-def cuda_recorder() -> Recorder:
-    """CUDA graphs that share their memory: of what they compute with, no two are needed at a time."""
-    pool = torch.cuda.graph_pool_handle()
+def cuda_recorder(device: torch.device) -> Recorder:
+    """CUDA graphs that share their memory: of what they compute with, no two are needed at a time.
+
+    Once its graphs are gone it is of no use: torch takes no new ones into memory of which a part is still held.
+    """
+    pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 
     def record(compute: Callable[[], Output]) -> tuple[Callable[[], None], Output]:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            output = compute()
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
+        try:
+            with _RECORDING, torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                output = compute()
+        finally:
+            torch.cuda.set_stream(before)  # a recording that fails leaves its own
         return graph.replay, output
 
     return record
