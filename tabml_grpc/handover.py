@@ -83,6 +83,6 @@ def _sum(parts: list[Delta]) -> Delta:
         token_ids=tuple(token for each in parts for token in each.token_ids),
         logprobs=tuple(one for each in parts for one in each.logprobs),
         finish_reason=last.finish_reason,
-        tool_calls=last.tool_calls,
+        tool_calls=tuple(call for each in parts for call in each.tool_calls),
         usage=last.usage,
     )

@@ -269,7 +269,13 @@ def test_a_step_sees_all_keys_and_touches_no_idle_slot(engine: Any) -> None:
     from tabml.text._torch.steps import Steps
 
     slots = SlotCache(engine._layers, 1024)
-    steps = Steps(engine._model, slots, lambda mask, at: mask, most_tokens=1024, recorder=None)
+
+    def scores(ids: Any, mask: Any, positions: Any) -> Any:
+        return engine._model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=slots).logits[
+            :, -1
+        ]
+
+    steps = Steps(scores, slots, torch.device("cpu"), most_tokens=1024, recorder=None)
     with torch.inference_mode():
         for slot, length in enumerate((254, 5, 5, 256)):
             slots.add_slot()

@@ -409,7 +409,7 @@ class TorchEngine:
         self._slots = SlotCache(self._layers, self.context_length)
         self._owners, self._texts, self._kept_with = [], [], []
         self._steps = (
-            Steps(self._model, self._slots, self._masks, most_tokens=self.context_length, recorder=self._recorder)
+            Steps(self._scores, self._slots, self._device, most_tokens=self.context_length, recorder=self._recorder)
             if self._static
             else None
         )
@@ -518,14 +518,7 @@ class TorchEngine:
         most = max(lengths)
         ids = torch.tensor([[0] * (most - len(piece)) + list(piece) for piece in pieces], device=self._device)
         self._rows.choose([])
-        scores = self._model(
-            input_ids=ids,
-            attention_mask=self._masks(mask, positions),
-            position_ids=positions,
-            past_key_values=self._slots,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        scores = self._scores(ids, mask, positions, logits_to_keep=1)
         best = scores.argmax(-1).tolist()
         for row, (run, piece) in enumerate(zip(runs, pieces, strict=True)):
             self._slots.lengths[run.slot] += len(piece)
@@ -564,13 +557,7 @@ class TorchEngine:
         ids = torch.tensor([[run.next_token] for run in runs], device=self._device)
         positions = torch.tensor([[self._slots.lengths[run.slot]] for run in runs], device=self._device)
         self._rows.choose([run.adapter for run in runs])
-        scores = self._model(
-            input_ids=ids,
-            attention_mask=self._masks(mask, positions),
-            position_ids=positions,
-            past_key_values=self._slots,
-            use_cache=True,
-        ).logits[:, -1]
+        scores = self._scores(ids, mask, positions)
         self._slots.advance()
         for run in runs:
             self._texts[run.slot].append(run.next_token)
@@ -620,6 +607,18 @@ class TorchEngine:
                 break
         if lookup is not None and guess:
             lookup.learn(len(guess), at)
+
+    def _scores(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, **more: int) -> torch.Tensor:
+        """The scores after the last token of each row, (rows, vocabulary); the cache says which slots they are."""
+        scores: torch.Tensor = self._model(
+            input_ids=ids,
+            attention_mask=self._masks(mask, positions),
+            position_ids=positions,
+            past_key_values=self._slots,
+            use_cache=True,
+            **more,
+        ).logits[:, -1]
+        return scores
 
     def _masks(self, mask: torch.Tensor, positions: torch.Tensor) -> Any:
         """The mask of each kind of layer."""

@@ -13,7 +13,7 @@ import logging
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -69,9 +69,9 @@ class Steps:
 
     def __init__(
         self,
-        model: Any,
+        scores: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
         slots: SlotCache,
-        masks: Callable[[torch.Tensor, torch.Tensor], Any],
+        device: torch.device,
         *,
         most_tokens: int,
         recorder: Callable[[], Recorder] | None,
@@ -79,17 +79,17 @@ class Steps:
         """Nothing is recorded yet.
 
         Args:
-            model: In eval mode, on its device.
+            scores: The model's, (rows, vocabulary), from tokens, a mask and positions.
             slots: Where its keys and values are.
-            masks: From a mask and the positions of the queries to what the model takes.
+            device: Of the model.
             most_tokens: Of one answer with its prompt.
             recorder: Makes what records, anew once recordings are dropped; None where they don't pay.
         """
-        self._model, self._slots, self._masks = model, slots, masks
+        self._scores, self._slots = scores, slots
         self._last_position = most_tokens - 1
         self._recorder = recorder
         self._record = recorder() if recorder is not None else None
-        self._fed = torch.zeros((MOST_ROWS, 2), dtype=torch.long, device=model.device)
+        self._fed = torch.zeros((MOST_ROWS, 2), dtype=torch.long, device=device)
         self._seen: dict[tuple[int, int], int] = {}
         self._recorded: dict[tuple[int, int], tuple[Callable[[], None], Output]] = {}
         self._version = slots.version
@@ -150,13 +150,7 @@ class Steps:
         ids, at = self._fed[:rows, :1], self._fed[:rows, 1:]
         mask = self._slots.first(at, span)
         positions = at.clamp(max=self._last_position)
-        scores = self._model(
-            input_ids=ids,
-            attention_mask=self._masks(mask, positions),
-            position_ids=positions,
-            past_key_values=self._slots,
-            use_cache=True,
-        ).logits[:, -1]
+        scores = self._scores(ids, mask, positions)
         best = scores.argmax(-1)
         ids.copy_(best[:, None])
         at.add_(1).clamp_(max=self._slots.spare)
