@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 
-from tabml.generation.results import Delta, TokenLogprob, Usage
+from tabml.generation.results import Delta, TokenLogprob, ToolCall, Usage
 from tabml_grpc.handover import Handover
 
 USAGE = Usage(prompt_tokens=1, completion_tokens=2)
@@ -77,7 +77,7 @@ def test_tokens_that_come_faster_than_anybody_looks_go_as_few_messages() -> None
 
 def test_tokens_that_come_slowly_go_one_by_one() -> None:
     deltas = some(5)
-    assert handed(deltas, pause_s=0.03) == deltas
+    assert handed(deltas, pause_s=0.1) == deltas
 
 
 def test_several_answers_gather_each_for_itself() -> None:
@@ -98,6 +98,18 @@ def test_the_end_of_one_answer_does_not_wait_for_the_others() -> None:
     found = handed([*some(3), *ends, *some(2000, index=1), *more], reader_s=0.01, pause_s=0.0001)
     at = next(number for number, delta in enumerate(found) if delta.index == 0 and delta.finish_reason)
     assert at <= 4
+
+
+def test_joined_deltas_keep_every_tool_call() -> None:
+    calls = [ToolCall(name=name, arguments="{}", id=name) for name in ("one", "two")]
+    deltas = [
+        Delta(text="a"),
+        *(Delta(text="", tool_calls=(call,)) for call in calls),
+        Delta(text="b", finish_reason="tool_calls", usage=USAGE),
+    ]
+    found = handed(deltas)
+    assert [call for delta in found for call in delta.tool_calls] == calls
+    assert len(found) < len(deltas)
 
 
 def test_answers_are_not_mixed_and_ends_stay_ends() -> None:
