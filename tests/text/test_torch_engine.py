@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import re
 import threading
 import time
@@ -26,8 +27,9 @@ PROMPTS = [
 ]  # fmt: skip
 
 
-MODES = ["of any shape", "static", "recorded"]
-"""How an engine computes: as on a CPU, as on a GPU, and there from the third step of a shape on."""
+DEVICE = os.environ.get("TABML_TEST_DEVICE", "cpu")
+MODES = ["of any shape", "static", "recorded"] if DEVICE == "cpu" else ["of any shape", DEVICE]
+"""How an engine computes: as on a CPU, as on a GPU, and there from the third step of a shape on; or on a real one."""
 
 
 def open_engine(folder: Path, mode: str = "of any shape", **changes: Any) -> Any:
@@ -43,7 +45,7 @@ def open_engine(folder: Path, mode: str = "of any shape", **changes: Any) -> Any
 def engine_of(model: Any, tokenizer: Any, mode: str) -> Any:
     from tabml.text._torch.engine import TorchEngine
 
-    engine = TorchEngine(model, tokenizer, static=mode != "of any shape")
+    engine = TorchEngine(model.to(DEVICE), tokenizer, static=mode != "of any shape")
     if mode == "recorded":
         engine._recorder = lambda: recorder(lambda: engine._steps)
         engine._forget()
@@ -90,8 +92,8 @@ def plain(engine: Any, prompt: list[int], **options: Any) -> list[int]:
 
     with torch.inference_mode():
         out = engine._model.generate(
-            torch.tensor([prompt]),
-            attention_mask=torch.ones(1, len(prompt)),
+            torch.tensor([prompt], device=DEVICE),
+            attention_mask=torch.ones(1, len(prompt), device=DEVICE),
             eos_token_id=None,
             pad_token_id=0,
             **options,
@@ -275,14 +277,14 @@ def test_a_step_sees_all_keys_and_touches_no_idle_slot(engine: Any) -> None:
             :, -1
         ]
 
-    steps = Steps(scores, slots, torch.device("cpu"), most_tokens=1024, recorder=None)
+    steps = Steps(scores, slots, torch.device(DEVICE), most_tokens=1024, recorder=None)
     with torch.inference_mode():
         for slot, length in enumerate((254, 5, 5, 256)):
             slots.add_slot()
             slots.one(slot, length)
             engine._model(
-                input_ids=torch.arange(length)[None] % 50 + 5,
-                position_ids=torch.arange(length)[None],
+                input_ids=torch.arange(length, device=DEVICE)[None] % 50 + 5,
+                position_ids=torch.arange(length, device=DEVICE)[None],
                 past_key_values=slots,
             )
             slots.advance(length)
@@ -433,7 +435,7 @@ def test_log_probabilities_are_those_of_the_model(engine: Any) -> None:
     prompt = engine.encode("hello world")
     found = joined(deltas(engine, prompt, GenerationOptions(temperature=0, max_new_tokens=6, logprobs=3))).choices[0]
     with torch.inference_mode():
-        logits = engine._model(torch.tensor([[*prompt, *found.token_ids]])).logits[0].log_softmax(-1)
+        logits = engine._model(torch.tensor([[*prompt, *found.token_ids]], device=DEVICE)).logits[0].log_softmax(-1)
     assert len(found.logprobs) == 6
     for at, each in enumerate(found.logprobs):
         row = logits[len(prompt) - 1 + at]
