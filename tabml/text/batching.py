@@ -105,6 +105,7 @@ class Batcher(Generic[Item, Result]):
         *,
         cost: Callable[[Item], int],
         max_cost: int,
+        free_cost: int = 0,
         max_waiting: int = MAX_WAITING,
         name: str = "batcher",
     ) -> None:
@@ -114,11 +115,12 @@ class Batcher(Generic[Item, Result]):
             compute: The model: as many results as items, in their order; called by one thread.
             cost: Of an item, such as its tokens.
             max_cost: Of a batch: its most costly item times their number.
+            free_cost: Of a batch up to which it may be as unequal as it is.
             max_waiting: Items in the queue; a single call may have more when nothing else waits.
             name: Of the thread.
         """
         self._compute, self._cost = compute, cost
-        self._max_cost, self._max_waiting, self._name = max_cost, max_waiting, name
+        self._max_cost, self._free_cost, self._max_waiting, self._name = max_cost, free_cost, max_waiting, name
         self._changed = threading.Condition()
         self._turns: deque[Hashable] = deque()
         self._calls: dict[Hashable, deque[_Call[Item, Result]]] = {}
@@ -262,7 +264,9 @@ class Batcher(Generic[Item, Result]):
             if not calls:
                 continue
             low, high = min(shortest, calls[0].next_cost), max(longest, calls[0].next_cost)
-            if (len(batch) + 1) * high <= self._max_cost and (low >= high * _LEAST_FILLING or high <= _SHORT):
+            whole = (len(batch) + 1) * high
+            alike = low >= high * _LEAST_FILLING or high <= _SHORT or whole <= self._free_cost
+            if whole <= self._max_cost and alike:
                 batch.append(self._pop(caller))
                 order.append(caller)
                 shortest, longest = low, high

@@ -130,7 +130,7 @@ class TokenClassifier(TextModel["Encoder"]):
             given = tokenizer([text], return_offsets_mapping=True, return_special_tokens_mask=True, **options)
             for row, ids in enumerate(given["input_ids"]):
                 tokenizer.check_length(len(ids), f"texts[{at}]")
-                names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in given]
+                names = [name for name in ("input_ids", "token_type_ids") if name in given]
                 windows.append(
                     _Window(
                         at,

@@ -52,7 +52,7 @@ class MaskFiller(TextModel["Encoder"]):
         with text_extra():
             from tabml.text._torch.encoders import Encoded
         given = model.tokenizer(text, parse_special=True)
-        names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in given]
+        names = [name for name in ("input_ids", "token_type_ids") if name in given]
         encoded = Encoded({name: given[name] for name in names})
         model.tokenizer.check_length(encoded.length, "text")
         gap = encoded.inputs["input_ids"].index(native.mask_token_id)

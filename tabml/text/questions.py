@@ -128,7 +128,7 @@ class QuestionAnswerer(TextModel["Encoder"]):
                     word = encoding.word_ids[at]
                     span = encoding.word_to_chars(word, 1) if word is not None else None
                     spans[at] = span or encoding.offsets[at]
-            names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in given]
+            names = [name for name in ("input_ids", "token_type_ids") if name in given]
             windows.append(_Window(Encoded({name: given[name][row] for name in names}), spans))
         return windows
 

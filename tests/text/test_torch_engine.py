@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from traced import recorder
 
 from tabml.cancellation import Cancellation
 from tabml.errors import CallCancelledError, InferenceError, ModelClosedError, OptionError
@@ -47,31 +48,9 @@ def engine_of(model: Any, tokenizer: Any, mode: str) -> Any:
 
     engine = TorchEngine(model.to(DEVICE), tokenizer, static=mode != "of any shape")
     if mode == "recorded":
-        engine._recorder = lambda: recorder(lambda: engine._steps)
+        engine._recorder = lambda: recorder(lambda: [engine._steps._fed])
         engine._forget()
     return engine
-
-
-def recorder(steps: Callable[[], Any]) -> Any:
-    """What a CUDA graph is, without the GPU: a program of torch's operators in which all that was Python's is constant."""
-    import torch
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    def record(compute: Callable[[], Any]) -> Any:
-        fed = steps()._fed
-        before = fed.clone()
-        program = make_fx(compute, tracing_mode="real")()
-        fed.copy_(before)  # recording computes nothing, tracing did
-        output = tuple(torch.empty_like(each) for each in program())
-        fed.copy_(before)
-
-        def play() -> None:
-            for kept, new in zip(output, program(), strict=True):
-                kept.copy_(new)
-
-        return play, output
-
-    return record
 
 
 @pytest.fixture(scope="module", params=MODES)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -18,6 +20,7 @@ from tabml.text._model import Placement
 from tabml.text._torch.attention import attend_by_products
 from tabml.text._torch.lanes import lanes_of, side_by_side
 from tabml.text._torch.loading import load_pretrained, load_tokenizer, packed
+from tabml.text._torch.recording import Output, recordings_for
 from tabml.text._torch.teams import disband
 from tabml.text.batching import Batcher, by_length, shares
 from tabml.text.repository import Repository
@@ -30,6 +33,10 @@ _CPU_TOKENS = 512
 _LANE_TOKENS = 64
 """Fewer make a matrix product so small that all threads together are quicker."""
 _ACCELERATOR_TOKENS = 32768
+_RECORDED_TOKENS = 16384
+"""Padded tokens of a batch up to which a GPU waits for kernels to be started more than it computes."""
+_ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+_LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _TOKENIZED_AT_ONCE = 256
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "data2vec-text",
                      "roberta-prelayernorm", "xmod", "ibert", "luke", "mluke", "esm")  # fmt: skip
@@ -154,7 +161,7 @@ class SafeTokenizer:
             chosen = slice(at, at + _TOKENIZED_AT_ONCE)
             both = (list(texts[chosen]),) if pairs is None else (list(texts[chosen]), list(pairs[chosen]))
             given = self(*both, truncation=strategy, max_length=self.limit if truncate else None)
-            names = [key for key in given if key in ("input_ids", "attention_mask", "token_type_ids")]
+            names = [key for key in given if key in ("input_ids", "token_type_ids")]
             found.extend(Encoded({key: given[key][row] for key in names}) for row in range(len(given["input_ids"])))
         for at, one in enumerate(found):
             self.check_length(one.length, f"{name}[{at}]")
@@ -184,6 +191,9 @@ class Encoder:
         self._accepted = frozenset(inspect.signature(model.forward).parameters)
         self.answers_tokens = False
         """Whether outputs are for each token, not for each text."""
+        self.recordings = recordings_for(self.device)
+        """Of batches in a few shapes; None where they don't pay."""
+        self._fed: dict[str, torch.Tensor] = {}
         self._lock = threading.Lock()
         native = tokenizer.native
         candidates = (native.pad_token_id, getattr(self.config, "pad_token_id", None), native.eos_token_id, 0)
@@ -208,20 +218,60 @@ class Encoder:
         names = self.config.id2label
         return [str(names[at]) for at in range(len(names))]
 
-    def features(self, batch: Sequence[Encoded], *, left: bool = False) -> dict[str, torch.Tensor]:
-        """The batch, padded to its longest."""
-        longest = max(one.length for one in batch)
-        found = {}
-        for key in batch[0].inputs:
-            if key != "attention_mask" and key not in self._accepted:
-                continue
-            pad, rows = [self._padding.get(key, 0)], []
-            for one in batch:
-                values = one.inputs[key]
-                behind = pad * (longest - len(values))
-                rows.append(behind + values if left else values + behind)
-            found[key] = torch.from_numpy(np.array(rows, np.int64)).to(self.device)
+    @property
+    def free_tokens(self) -> int:
+        """Padded tokens of a batch up to which padding costs nothing."""
+        return _RECORDED_TOKENS if self.recordings is not None else 0
+
+    def outputs(
+        self,
+        batch: Sequence[Encoded],
+        compute: Callable[[dict[str, torch.Tensor]], Sequence[torch.Tensor]],
+        *,
+        like: Hashable = (),
+        left: bool = False,
+    ) -> list[NDArray[np.float32]]:
+        """What ``compute`` makes of the batch's features, a row for each text; on a GPU small batches are recorded.
+
+        Args:
+            batch: Padded to its longest, or a little more.
+            compute: From input_ids, attention_mask and so on, each of shape (texts, tokens).
+            like: All that ``compute`` depends on but the features.
+            left: Pad in front.
+        """
+        rows, longest = len(batch), max(one.length for one in batch)
+        recorded = self.recordings
+        shape = _shape(rows, longest, self.limit) if recorded is not None else None
+        if shape is not None:
+            rows, longest = shape
+        with torch.inference_mode():
+            arrays = self._padded([*batch, *[batch[-1]] * (rows - len(batch))], longest, left)
+            if recorded is None or shape is None:
+                found = compute({name: torch.from_numpy(each).to(self.device) for name, each in arrays.items()})
+            else:
+                fed = {name: self._feed(name, each) for name, each in arrays.items()}
+                found = recorded.computed(
+                    (rows, longest, left, *arrays, like), lambda: tuple(each.float() for each in compute(fed))
+                )
+            again = shape is not None  # the next batch will be where this one is
+            return [each[: len(batch)].to("cpu", torch.float32, copy=again).numpy() for each in found]
+
+    def _padded(self, batch: Sequence[Encoded], longest: int, left: bool) -> dict[str, NDArray[np.int64]]:
+        at, lengths = np.arange(longest), np.array([one.length for one in batch])[:, None]
+        mask = at >= longest - lengths if left else at < lengths
+        found = {"attention_mask": mask.astype(np.int64)}
+        for name in batch[0].inputs:
+            if name in self._accepted:
+                found[name] = np.full(mask.shape, self._padding.get(name, 0))
+                found[name][mask] = np.fromiter(chain.from_iterable(one.inputs[name] for one in batch), np.int64)
         return found
+
+    def _feed(self, name: str, values: NDArray[np.int64]) -> torch.Tensor:
+        """Where recordings find their input."""
+        kept = self._fed.get(name)
+        if kept is None:
+            kept = self._fed[name] = torch.zeros(_RECORDED_TOKENS, dtype=torch.long, device=self.device)
+        return kept[: values.size].view(values.shape).copy_(torch.from_numpy(values))
 
     def __call__(self, features: dict[str, Any]) -> Any:
         """The model's output.
@@ -260,9 +310,13 @@ class Encoder:
 
     def logits(self, batch: Sequence[Encoded], *names: str) -> list[tuple[NDArray[np.float32], ...]]:
         """For each text the outputs of these names (``logits``), as float32; without those of padding."""
-        features = self.features(batch)
-        output = self(features)
-        arrays = [getattr(output, name).float().cpu().numpy() for name in names or ("logits",)]
+        names = names or ("logits",)
+
+        def compute(features: dict[str, torch.Tensor]) -> Output:
+            output = self(features)
+            return tuple(getattr(output, name) for name in names)
+
+        arrays = self.outputs(batch, compute, like=names)
         of_tokens = self.answers_tokens
         return [
             tuple(array[row, : one.length] if of_tokens else array[row] for array in arrays)
@@ -284,7 +338,22 @@ class Encoder:
     def close(self) -> None:
         """Wait for the batch that runs, and let go of the model; twice is fine."""
         with self._lock:
-            self.model = None
+            self.model = self.recordings = None
+            self._fed = {}
+
+
+def _shape(rows: int, longest: int, limit: int) -> tuple[int, int] | None:
+    """Texts and tokens of the recording for so many; None where there is none.
+
+    Args:
+        rows: Texts.
+        longest: Tokens of the longest.
+        limit: Positions that the model has.
+    """
+    if rows > _ROWS[-1] or longest > min(limit, _LENGTHS[-1]):
+        return None
+    rows, longest = _ROWS[bisect_left(_ROWS, rows)], min(limit, _LENGTHS[bisect_left(_LENGTHS, longest)])
+    return (rows, longest) if rows * longest <= _RECORDED_TOKENS else None
 
 
 class Served(Generic[Value]):
@@ -296,6 +365,7 @@ class Served(Generic[Value]):
             lambda batch: encoder.spread(batch, compute),
             cost=lambda one: one.length,
             max_cost=encoder.batch_tokens,
+            free_cost=encoder.free_tokens,
             name=f"tabml {encoder.name}"[:40],
         )
 
@@ -338,6 +408,8 @@ def load_encoder(
     tokenizer = load_tokenizer(repository)
     encoder = Encoder(repository.name, SafeTokenizer(tokenizer, token_limit(tokenizer, model.config)), model)
     encoder.answers_tokens = auto in _OF_TOKENS
+    if auto == "AutoModelForMaskedLM":
+        encoder.recordings = None  # each would keep the scores of a whole vocabulary for every token
     disband()
     return encoder
 
@@ -398,18 +470,21 @@ class YesNoReranker:
                     ids = ids[:room]
                 whole = [*self._before, *ids, *self._behind]
                 tokenizer.check_length(len(whole), f"documents[{at + row}] with its prompt")
-                found.append(Encoded({"input_ids": whole, "attention_mask": [1] * len(whole)}))
+                found.append(Encoded({"input_ids": whole}))
         return found
 
     def compute(self, batch: Sequence[Encoded]) -> list[NDArray[np.float32]]:
         """For each prompt the probability of ``yes`` against ``no``, as an array of one."""
-        features: dict[str, Any] = dict(self.encoder.features(batch, left=True))
-        features["position_ids"] = (features["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-        if self._last_only:
-            features["logits_to_keep"] = 1
-        logits = self.encoder(features).logits[:, -1, self._words].float()
-        rows: NDArray[np.float32] = logits.softmax(-1)[:, 1:].cpu().numpy()
+        rows = self.encoder.outputs(batch, self._probabilities, left=True)[0]
         return list(rows)
+
+    def _probabilities(self, features: dict[str, torch.Tensor]) -> Output:
+        given: dict[str, Any] = dict(features)
+        given["position_ids"] = (features["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        if self._last_only:
+            given["logits_to_keep"] = 1
+        logits = self.encoder(given).logits
+        return (torch.stack([logits[:, -1, word] for word in self._words], -1).float().softmax(-1)[:, 1:],)
 
 
 def load_reranker(

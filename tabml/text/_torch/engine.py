@@ -34,8 +34,9 @@ from tabml.text._torch.grammar import Grammars
 from tabml.text._torch.lanes import changes_with_length
 from tabml.text._torch.lookup import PromptLookup
 from tabml.text._torch.packing import weight_bytes
+from tabml.text._torch.recording import cuda_recorder
 from tabml.text._torch.sampling import Sampler, log_probabilities
-from tabml.text._torch.steps import MOST_ROWS, Step, Steps, cuda_recorder, rows_for
+from tabml.text._torch.steps import MOST_ROWS, Step, Steps, rows_for
 from tabml.text._torch.teams import disband
 from tabml.text.engine import NO_BEAMS, EngineName
 from tabml.text.grammars import TOO_COMPLICATED

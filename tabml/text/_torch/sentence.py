@@ -22,6 +22,7 @@ from tabml.text import checks
 from tabml.text._model import Placement
 from tabml.text._torch import loading
 from tabml.text._torch.encoders import Encoded, Encoder, SafeTokenizer, Served, check_kind, token_limit
+from tabml.text._torch.recording import Output
 from tabml.text._torch.teams import disband
 from tabml.text.repository import Repository
 
@@ -197,14 +198,16 @@ class SentenceModel:
                 mine = [at for at, one in enumerate(batch) if one.extra == extra]
                 found.update(zip(mine, self._vectors([batch[at] for at in mine]), strict=True))
             return [found[at] for at in range(len(batch))]
-        features = self.encoder.features(batch)
-        output = self.encoder(features)
-        with torch.inference_mode():
-            x = self.layout.pooling(output.last_hidden_state, features["attention_mask"], batch[0].extra)
+        extra = batch[0].extra
+
+        def compute(features: dict[str, torch.Tensor]) -> Output:
+            tokens = self.encoder(features).last_hidden_state
+            x = self.layout.pooling(tokens, features["attention_mask"], extra)
             for module in self.layout.behind:
                 x = module(x)
-            rows: NDArray[np.float32] = x.float().cpu().numpy()
-        return list(rows)
+            return (x,)
+
+        return list(self.encoder.outputs(batch, compute, like=extra)[0])
 
 
 def load_sentence_model(repository: Repository, placement: Placement, *, architecture: str | None) -> SentenceModel:

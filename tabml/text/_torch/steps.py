@@ -1,16 +1,12 @@
 """Decode steps of few shapes, so that a GPU can be given each as one recording.
 
-A step of a small model is hundreds of kernels of a few microseconds, which Python starts more slowly than the GPU ends
-them. Here everything that changes from step to step (tokens, positions) lies in memory of the device, and what is
-Python's (the number of rows, of keys) is rounded up to one of few sizes; so a step can be recorded once as a CUDA graph
-and played again. A step also leaves the next one's tokens and positions: greedy answers go on before anybody has looked
-at them.
+Everything that changes from step to step (tokens, positions) lies in memory of the device, and what is Python's (the
+number of rows, of keys) is rounded up to one of few sizes. A step also leaves the next one's tokens and positions:
+greedy answers go on before anybody has looked at them.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -18,20 +14,12 @@ from typing import NamedTuple
 import torch
 
 from tabml.text._torch.cache import SlotCache
-
-log = logging.getLogger("tabml.text")
+from tabml.text._torch.recording import Recorder, Recordings
 
 MOST_ROWS = 64
 """Answers that a step may be for."""
 _ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, MOST_ROWS)
 _FIRST_SPAN = 256
-_EAGER = 2
-"""Times that a shape is computed before it is recorded: libraries set themselves up, and a rare shape isn't worth it."""
-_RECORDING = threading.Lock()
-"""One recording at a time in a process."""
-Output = tuple[torch.Tensor, torch.Tensor]
-Recorder = Callable[[Callable[[], Output]], tuple[Callable[[], None], Output]]
-"""From what computes to what plays that again, and the tensors where its results then are; it is not computed."""
 
 
 def rows_for(count: int) -> int:
@@ -87,11 +75,9 @@ class Steps:
         """
         self._scores, self._slots = scores, slots
         self._last_position = most_tokens - 1
-        self._recorder = recorder
-        self._record = recorder() if recorder is not None else None
+        self._recordings = Recordings(recorder)
         self._fed = torch.zeros((MOST_ROWS, 2), dtype=torch.long, device=device)
-        self._seen: dict[tuple[int, int], int] = {}
-        self._recorded: dict[tuple[int, int], tuple[Callable[[], None], Output]] = {}
+        self._kept: torch.Tensor | None = None
         self._version = slots.version
 
     def begin(self, tokens: Sequence[int]) -> Step:
@@ -125,36 +111,26 @@ class Steps:
         scores, best = self._computed(rows, span)
         return Step(longest, rows, span, self._version, scores, _soon(best[:count]))
 
-    def _computed(self, rows: int, span: int) -> Output:
+    def _computed(self, rows: int, span: int) -> tuple[torch.Tensor, torch.Tensor]:
         if self._version != self._slots.version:  # recordings are of memory that is no more
-            self._recorded.clear()
+            self._recordings.drop()
             self._version = self._slots.version
-            if self._record is not None and self._recorder is not None:
-                self._record = self._recorder()
-        shape = (rows, span)
-        found = self._recorded.get(shape)
-        if found is None:
-            seen = self._seen[shape] = self._seen.get(shape, 0) + 1
-            if self._record is None or seen <= _EAGER:
-                return self._compute(rows, span)
-            try:
-                found = self._recorded[shape] = self._record(lambda: self._compute(rows, span))
-            except RuntimeError as problem:
-                log.warning("steps of this model can't be recorded, which is slower", exc_info=problem)
-                self._record = None
-                return self._compute(rows, span)
-        found[0]()
-        return found[1]
+        scores, best = self._recordings.computed((rows, span), lambda: self._compute(rows, span))
+        return scores, best
 
-    def _compute(self, rows: int, span: int) -> Output:
+    def _compute(self, rows: int, span: int) -> tuple[torch.Tensor, torch.Tensor]:
         ids, at = self._fed[:rows, :1], self._fed[:rows, 1:]
         mask = self._slots.first(at, span)
         positions = at.clamp(max=self._last_position)
         scores = self._scores(ids, mask, positions)
-        best = scores.argmax(-1)
+        if self._kept is None:  # one for all recordings: each would hold its own
+            self._kept = scores.new_empty((MOST_ROWS, scores.shape[-1]))
+        kept = self._kept[:rows]
+        kept.copy_(scores)
+        best = kept.argmax(-1)
         ids.copy_(best[:, None])
         at.add_(1).clamp_(max=self._slots.spare)
-        return scores, best
+        return kept, best
 
 
 def _soon(values: torch.Tensor) -> Callable[[], list[int]]:
@@ -173,22 +149,3 @@ def _soon(values: torch.Tensor) -> Callable[[], list[int]]:
         return found
 
     return wait
-
-
-def cuda_recorder(device: torch.device) -> Recorder:
-    """CUDA graphs that share their memory: of what they compute with, no two are needed at a time.
-
-    Once its graphs are gone it is of no use: torch takes no new ones into memory of which a part is still held.
-    """
-    pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
-
-    def record(compute: Callable[[], Output]) -> tuple[Callable[[], None], Output]:
-        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
-        try:
-            with _RECORDING, torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-                output = compute()
-        finally:
-            torch.cuda.set_stream(before)  # a recording that fails leaves its own
-        return graph.replay, output
-
-    return record
