@@ -90,18 +90,63 @@ def test_tokens_are_drawn_from_the_distribution_of_transformers(
         want = warper(torch.zeros(1, 1, dtype=torch.long), want)
     probabilities = want[0].softmax(-1)
     drawn: list[Any] = []
-    real = torch.multinomial
+    real = torch.searchsorted
 
-    def watched(given: Any, count: int, generator: Any = None) -> Any:
-        drawn.append(given)
-        return real(given, count, generator=generator)
+    def watched(total: Any, *arguments: Any, **options: Any) -> Any:
+        drawn.append(total[0].diff(prepend=torch.zeros(1)).float())
+        return real(total, *arguments, **options)
 
-    monkeypatch.setattr(torch, "multinomial", watched)
+    monkeypatch.setattr(torch, "searchsorted", watched)
     sampler = Sampler(GenerationOptions(seed=1, **options), [1], vocabulary=2000, end_ids=(0,))
     chosen = {sampler.choose(scores.clone()) for _ in range(50)}
     assert all(probabilities[token] > 0 for token in chosen)
     found, expected = (each[each > 0].sort().values for each in (drawn[0], probabilities))
     assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_tokens_come_as_often_as_they_should() -> None:
+    import torch
+
+    from tabml.text._torch.sampling import Sampler, draw
+
+    probabilities = torch.tensor([0.5, 0.0, 0.25, 0.15, 0.1])
+    samplers = [Sampler(GenerationOptions(seed=seed), [1], vocabulary=5, end_ids=(0,)) for seed in range(4000)]
+    counts = torch.bincount(torch.tensor(draw(samplers, probabilities.log().expand(4000, 5))), minlength=5) / 4000
+    assert torch.allclose(counts, probabilities, atol=0.03)
+    assert counts[1] == 0
+
+
+def test_company_changes_no_draw() -> None:
+    """Answers of all options at once, a flat distribution among them, where the best few hundred aren't enough."""
+    import torch
+
+    from tabml.text._torch.sampling import Sampler, draw
+
+    torch.manual_seed(2)
+    options = [{}, *(options for options, _ in WARPED), {"typical_p": 0.7}, {"top_k": 256}, {"top_k": 5000}]
+    scores = torch.randn(len(options) * 2, 3000) * torch.tensor([0.1, 4.0]).repeat(len(options))[:, None]
+
+    def samplers() -> list[Any]:
+        return [
+            Sampler(GenerationOptions(seed=at, **each), [1], vocabulary=3000, end_ids=(0,))
+            for at, each in enumerate(each for each in options for _ in range(2))
+        ]
+
+    alone = samplers()
+    together = samplers()
+    for _ in range(5):
+        assert draw(together, scores) == [each.choose(row.clone()) for each, row in zip(alone, scores, strict=True)]
+
+
+def test_scores_that_are_no_numbers_are_no_token() -> None:
+    import torch
+
+    from tabml.text._torch.sampling import Sampler, draw
+
+    for options in ({}, {"top_p": 0.5}, {"top_k": 3}, {"typical_p": 0.5}):
+        sampler = Sampler(GenerationOptions(seed=1, **options), [1], vocabulary=50, end_ids=(0,))
+        with pytest.raises(RuntimeError, match="not numbers"):
+            draw([sampler], torch.full((1, 50), math.nan))
 
 
 def bytes_of(ids: Sequence[int]) -> str:

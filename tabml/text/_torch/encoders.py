@@ -239,22 +239,22 @@ class Encoder:
             like: All that ``compute`` depends on but the features.
             left: Pad in front.
         """
-        rows, longest = len(batch), max(one.length for one in batch)
-        recorded = self.recordings
-        shape = _shape(rows, longest, self.limit) if recorded is not None else None
-        if shape is not None:
-            rows, longest = shape
+        longest, recorded = max(one.length for one in batch), self.recordings
+        shape = _shape(len(batch), longest, self.limit) if recorded is not None else None
         with torch.inference_mode():
-            arrays = self._padded([*batch, *[batch[-1]] * (rows - len(batch))], longest, left)
             if recorded is None or shape is None:
+                arrays = self._padded(batch, longest, left)
                 found = compute({name: torch.from_numpy(each).to(self.device) for name, each in arrays.items()})
-            else:
-                fed = {name: self._feed(name, each) for name, each in arrays.items()}
-                found = recorded.computed(
-                    (rows, longest, left, *arrays, like), lambda: tuple(each.float() for each in compute(fed))
-                )
-            again = shape is not None  # the next batch will be where this one is
-            return [each[: len(batch)].to("cpu", torch.float32, copy=again).numpy() for each in found]
+                return [each.float().cpu().numpy() for each in found]
+            rows, longest = shape
+            arrays = self._padded([*batch, *[batch[-1]] * (rows - len(batch))], longest, left)
+            fed = {name: self._feed(name, each) for name, each in arrays.items()}
+            found = recorded.computed(
+                (rows, longest, left, *arrays, like), lambda: tuple(each.float() for each in compute(fed))
+            )
+            return [
+                each[: len(batch)].to("cpu", copy=True).numpy() for each in found
+            ]  # the next come to the same place
 
     def _padded(self, batch: Sequence[Encoded], longest: int, left: bool) -> dict[str, NDArray[np.int64]]:
         at, lengths = np.arange(longest), np.array([one.length for one in batch])[:, None]

@@ -35,7 +35,7 @@ from tabml.text._torch.lanes import changes_with_length
 from tabml.text._torch.lookup import PromptLookup
 from tabml.text._torch.packing import weight_bytes
 from tabml.text._torch.recording import cuda_recorder
-from tabml.text._torch.sampling import Sampler, log_probabilities
+from tabml.text._torch.sampling import Sampler, draw, log_probabilities
 from tabml.text._torch.steps import MOST_ROWS, Step, Steps, rows_for
 from tabml.text._torch.teams import disband
 from tabml.text.engine import NO_BEAMS, EngineName
@@ -520,13 +520,11 @@ class TorchEngine:
         ids = torch.tensor([[0] * (most - len(piece)) + list(piece) for piece in pieces], device=self._device)
         self._rows.choose([])
         scores = self._scores(ids, mask, positions, logits_to_keep=1)
-        best = scores.argmax(-1).tolist()
-        for row, (run, piece) in enumerate(zip(runs, pieces, strict=True)):
+        for run, piece in zip(runs, pieces, strict=True):
             self._slots.lengths[run.slot] += len(piece)
             run.read += len(piece)
             self._texts[run.slot].extend(piece)
-            if run.read == len(run.request.prompt):
-                self._choose(run, scores[row], best[row] if run.sampler.plain else None)
+        self._choose_all([(row, run) for row, run in enumerate(runs) if run.read == len(run.request.prompt)], scores)
 
     def _forward_one(self, run: _Run, tokens: Sequence[int], keep: int = 1) -> torch.Tensor:
         """The scores after the last ``keep`` of further tokens of one answer, (keep, vocabulary)."""
@@ -562,9 +560,7 @@ class TorchEngine:
         self._slots.advance()
         for run in runs:
             self._texts[run.slot].append(run.next_token)
-        best = scores.argmax(-1).tolist() if any(run.sampler.plain for run in runs) else [0] * len(runs)
-        for row, run in enumerate(runs):
-            self._choose(run, scores[row], best[row] if run.sampler.plain else None)
+        self._choose_all(list(enumerate(runs)), scores)
 
     def _decode_ahead(self, runs: list[_Run], steps: Steps) -> None:
         """The same in a step of fixed shape; that after it begins before anybody has looked at its tokens, if it may."""
@@ -581,8 +577,7 @@ class TorchEngine:
         for _, run in still:
             self._slots.lengths[run.slot] += 1
             self._texts[run.slot].append(run.next_token)
-        for row, run in still:
-            self._choose(run, ahead.step.scores[row], best[row] if run.sampler.plain else None)
+        self._choose_all(still, ahead.step.scores, best)
 
     def _begin(self, runs: list[_Run], steps: Steps) -> _Ahead:
         self._gather(runs)
@@ -653,6 +648,25 @@ class TorchEngine:
             owner = self._owners[slot]
             if owner is not None:
                 owner.slot = slot
+
+    def _choose_all(
+        self, rows: Sequence[tuple[int, _Run]], scores: torch.Tensor, best: Sequence[int] | None = None
+    ) -> None:
+        """Choose for several answers, together where what came before doesn't matter.
+
+        Args:
+            rows: Of ``scores``, and whose they are.
+            scores: (rows, vocabulary).
+            best: The most probable token of each row, where that is known.
+        """
+        if best is None and any(run.sampler.plain for _, run in rows):
+            best = scores.argmax(-1).tolist()
+        found = {row: best[row] for row, run in rows if run.sampler.plain} if best is not None else {}
+        drawing = {row: run.sampler for row, run in rows if run.sampler.draws}
+        if drawing:
+            found.update(zip(drawing, draw(list(drawing.values()), scores[list(drawing)]), strict=True))
+        for row, run in rows:
+            self._choose(run, scores[row], found.get(row))
 
     def _choose(self, run: _Run, scores: torch.Tensor, best: int | None = None) -> None:
         """Choose the next token of an answer and say it; the answer may end."""

@@ -59,14 +59,15 @@ class Sampler:
             self._random.manual_seed((options.seed + choice) & ((1 << 63) - 1))
         else:
             self._random.seed()
-        self.plain = (
-            options.greedy
-            and options.logprobs is None
-            and not (options.logit_bias or bad_ids or options.no_repeat_ngram_size or matcher)
+        free = (
+            not (options.logit_bias or bad_ids or options.no_repeat_ngram_size or matcher)
             and options.repetition_penalty == 1
             and not (options.frequency_penalty or options.presence_penalty or options.min_new_tokens)
         )
+        self.plain = free and options.greedy and options.logprobs is None
         """Whether the best score is always the choice, whatever came before."""
+        self.draws = free and not options.greedy
+        """Whether :func:`draw` may choose for it, whatever came before."""
 
     def choose(self, scores: torch.Tensor) -> int:
         """The next token.
@@ -78,7 +79,7 @@ class Sampler:
         self._shape(scores)
         if self._options.greedy:
             return int(scores.argmax())
-        return self._draw(scores)
+        return draw([self], scores[None])[0]
 
     def accept(self, token: int) -> None:
         """Go on with this token."""
@@ -134,59 +135,108 @@ class Sampler:
             if self._all[at : at + size - 1] == begin
         ]
 
-    def _draw(self, scores: torch.Tensor) -> int:
-        """By temperature and filters; only the best few hundred are sorted where ``top_p`` lets."""
+    @property
+    def _candidates(self) -> int:
+        """The best scores among which the filters end for sure, or nearly always; 0 for all."""
         options = self._options
-        scores = scores / options.temperature
-        logs = torch.log_softmax(scores, -1)
-        count = len(logs)
         if options.top_k:
-            count = min(count, options.top_k)
-        elif options.top_p < 1 or options.min_p > 0:
-            count = min(count, _CANDIDATES)
-        else:
-            count = 0
-        if count:
-            kept, ids = logs.topk(count)
-            if not options.top_k and count < len(logs) and not self._enough(kept):
-                kept, ids = logs.sort(descending=True)
-            kept = self._filtered(kept.cpu())
-            ids = ids.cpu()
-        else:
-            kept, ids = logs.cpu(), torch.arange(len(logs))
-        if options.typical_p < 1:
-            kept = self._typical(kept)
-        probabilities = torch.softmax(kept, -1)
-        return int(ids[int(torch.multinomial(probabilities, 1, generator=self._random))])
+            return options.top_k
+        return _CANDIDATES if options.top_p < 1 or options.min_p > 0 else 0
 
-    def _enough(self, kept: torch.Tensor) -> bool:
-        """Whether the filters end within the candidates."""
-        options = self._options
-        inside = options.top_p < 1 and float(kept.exp().sum()) >= options.top_p
-        below = options.min_p > 0 and float(kept[-1] - kept[0]) < math.log(options.min_p)
-        return inside or below
+    def _number(self) -> float:
+        """From 0 to 1, the next of this answer's own."""
+        return float(torch.rand((), generator=self._random, dtype=torch.float64))
 
-    def _filtered(self, logs: torch.Tensor) -> torch.Tensor:
-        """``top_p`` and ``min_p`` on log probabilities in falling order; each looks at what the one before left."""
-        options = self._options
-        if options.top_p < 1:
-            probabilities = torch.softmax(logs, -1) if options.top_k else logs.exp()
-            before = probabilities.cumsum(-1) - probabilities
-            logs = logs.masked_fill(before >= options.top_p, -math.inf)
-        if options.min_p > 0:
-            logs = logs.masked_fill(logs < logs[0] + math.log(options.min_p), -math.inf)
-        return logs
 
-    def _typical(self, logs: torch.Tensor) -> torch.Tensor:
-        """Keep the tokens whose information is nearest to the entropy, until they have ``typical_p`` together."""
-        logs = torch.log_softmax(logs, -1)
-        entropy = -(logs.exp() * logs.masked_fill(logs == -math.inf, 0)).sum()
-        order = (-logs - entropy).abs().argsort()
-        probabilities = logs.exp()[order]
+def draw(samplers: Sequence[Sampler], scores: torch.Tensor) -> list[int]:
+    """The next token of each of several answers, by temperature and filters.
+
+    Only the best few hundred leave the device and are looked at where the filters let. A token is found in the
+    cumulated probabilities by a number of the answer's own, so company changes nothing.
+
+    Args:
+        samplers: That draw.
+        scores: (rows, vocabulary), of any device and number format.
+
+    Raises:
+        RuntimeError: scores are not numbers.
+    """
+    heat = torch.tensor([each._options.temperature for each in samplers], device=scores.device)
+    logs = torch.log_softmax(scores.float() / heat[:, None], -1)
+    found = [0] * len(samplers)
+    alike: dict[tuple[bool, int], list[int]] = {}
+    for row, each in enumerate(samplers):
+        alike.setdefault((each._options.top_k > 0, min(each._candidates, logs.shape[-1])), []).append(row)
+    for (_, count), rows in alike.items():
+        part = logs if len(rows) == len(samplers) else logs[rows]
+        chosen = _drawn([samplers[row] for row in rows], part, count)
+        for row, token in zip(rows, chosen, strict=True):
+            found[row] = token
+    return found
+
+
+def _drawn(samplers: Sequence[Sampler], logs: torch.Tensor, count: int) -> list[int]:
+    """For answers that look at as many candidates each, 0 for all."""
+    options = [each._options for each in samplers]
+    kept, ids = logs, None
+    if count:
+        best = logs.topk(count)
+        kept, ids = best.values.cpu(), best.indices.cpu()
+        every = logs.shape[-1]
+        open_ended = not options[0].top_k and count < every
+        short = [open_ended and not _enough(row, each) for row, each in zip(kept, options, strict=True)]
+        if any(short):
+            wanting, rest = ([row for row, each in enumerate(short) if each is one] for one in (True, False))
+            found = dict(zip(wanting, _drawn([samplers[row] for row in wanting], logs[wanting], every), strict=True))
+            if rest:
+                found.update(zip(rest, _drawn([samplers[row] for row in rest], logs[rest], count), strict=True))
+            return [found[row] for row in range(len(samplers))]
+        kept = _filtered(kept, options)
+    if any(each.typical_p < 1 for each in options):
+        kept = _typical(kept, options)
+    total = torch.softmax(kept, -1, dtype=torch.float64).cumsum(-1)
+    numbers = torch.tensor([each._number() for each in samplers], dtype=torch.float64, device=total.device)
+    at = torch.searchsorted(total, (numbers * total[:, -1])[:, None], right=True)
+    places: list[int] = at[:, 0].tolist()
+    if max(places) >= kept.shape[-1]:
+        raise RuntimeError("the model's scores are not numbers")
+    return places if ids is None else [int(row[place]) for row, place in zip(ids, places, strict=True)]
+
+
+def _column(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
+
+
+def _enough(kept: torch.Tensor, options: GenerationOptions) -> bool:
+    """Whether the filters end within the candidates."""
+    inside = options.top_p < 1 and float(kept.exp().sum()) >= options.top_p
+    below = options.min_p > 0 and float(kept[-1] - kept[0]) < math.log(options.min_p)
+    return inside or below
+
+
+def _filtered(logs: torch.Tensor, options: Sequence[GenerationOptions]) -> torch.Tensor:
+    """``top_p`` and ``min_p`` on log probabilities in falling order; each looks at what the one before left."""
+    if any(each.top_p < 1 for each in options):
+        probabilities = torch.softmax(logs, -1) if options[0].top_k else logs.exp()
         before = probabilities.cumsum(-1) - probabilities
-        return logs.masked_fill(
-            torch.zeros_like(logs, dtype=torch.bool).scatter(0, order, before >= self._options.typical_p), -math.inf
-        )
+        most = _column([each.top_p if each.top_p < 1 else math.inf for each in options], logs)
+        logs = logs.masked_fill(before >= most, -math.inf)
+    if any(each.min_p > 0 for each in options):
+        least = _column([math.log(each.min_p) if each.min_p > 0 else -math.inf for each in options], logs)
+        logs = logs.masked_fill(logs < logs[:, :1] + least, -math.inf)
+    return logs
+
+
+def _typical(logs: torch.Tensor, options: Sequence[GenerationOptions]) -> torch.Tensor:
+    """Keep the tokens whose information is nearest to the entropy, until they have ``typical_p`` together."""
+    logs = torch.log_softmax(logs, -1)
+    entropy = -(logs.exp() * logs.masked_fill(logs == -math.inf, 0)).sum(-1, keepdim=True)
+    order = (-logs - entropy).abs().argsort(-1)
+    probabilities = logs.exp().gather(-1, order)
+    before = probabilities.cumsum(-1) - probabilities
+    most = _column([each.typical_p if each.typical_p < 1 else math.inf for each in options], logs)
+    dropped = torch.zeros_like(logs, dtype=torch.bool).scatter(-1, order, before >= most)
+    return logs.masked_fill(dropped, -math.inf)
 
 
 def log_probabilities(scores: torch.Tensor, token: int, count: int) -> tuple[float, tuple[tuple[int, float], ...]]:
