@@ -515,6 +515,29 @@ def test_more_answers_than_run_together_wait_for_their_turn(engine: Any, monkeyp
     assert [tokens(each) for each in side_by_side(engine, prompts, [GREEDY] * len(prompts))] == want
 
 
+def test_answers_that_memory_is_too_small_for_wait(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU's; how much is free is told, and taken into account before the cache grows."""
+    engine = open_engine(tiny("llama_chat"), MODES[-1])
+    most, seen = 600_000, []
+    decode = engine._decode
+    monkeypatch.setattr(engine, "_free_bytes", lambda: most - engine._slots.bytes_held)
+    monkeypatch.setattr(
+        engine, "_decode", lambda runs: (seen.append((len(runs), engine._slots.bytes_held)), decode(runs))
+    )
+    try:
+        prompts = [engine.encode(text) for text in PROMPTS * 8]
+        want = [plain(engine, prompt, do_sample=False, max_new_tokens=24) for prompt in prompts]
+        with engine._lock:
+            streams = [engine.stream(prompt, GREEDY, Cancellation()) for prompt in prompts]
+        assert [tokens(list(stream)) for stream in streams] == want
+        assert max(held for _, held in seen) <= most
+        assert 4 <= max(count for count, _ in seen) < len(prompts)
+    finally:
+        engine.close()
+
+
 def test_a_closed_engine_says_so_and_so_do_its_answers(tiny: Callable[[str], Path]) -> None:
     engine = open_engine(tiny("llama_chat"))
     stream = engine.stream(engine.encode("hello"), GenerationOptions(seed=1, max_new_tokens=200), Cancellation())

@@ -181,15 +181,25 @@ class SlotCache(Cache):
         """Of all tensors."""
         return sum(t.numel() * t.element_size() for t in (*self._keys, *self._values) if t is not None)
 
+    def growth(self, slots: int, tokens: int) -> int | None:
+        """Bytes more for so many slots with so many tokens each; None before the first pass, which tells a token's size."""
+        held = self.bytes_held
+        if not held:
+            return None
+        capacity, count = self._sizes(slots, tokens)
+        return held // (self._capacity * self._slots) * capacity * count - held
+
+    def _sizes(self, slots: int, tokens: int) -> tuple[int, int]:
+        """Positions and slots where there is room for so many, by whatever steps; one position is no token's."""
+        rounded = max(_FIRST_CAPACITY, 1 << (tokens - 1).bit_length())
+        capacity = max(min(rounded, self._most_tokens), tokens) + 1
+        return max(self._capacity, capacity), max(self._slots, 1 << (slots - 1).bit_length())
+
     def _reserve(self, tokens: int) -> None:
         """Room for that many tokens in every slot, and for one more that none has: see :attr:`spare`."""
-        tokens += 1
-        if tokens <= self._capacity and len(self.lengths) <= self._slots:
+        if tokens < self._capacity and len(self.lengths) <= self._slots:
             return
-        if tokens > self._capacity:
-            self._capacity = min(max(_FIRST_CAPACITY, 2 * self._capacity, tokens), max(tokens, self._most_tokens))
-        if len(self.lengths) > self._slots:
-            self._slots = max(len(self.lengths), 2 * self._slots)
+        self._capacity, self._slots = self._sizes(len(self.lengths), tokens)
         self.version += 1
         for tensors in (self._keys, self._values):
             for at, tensor in enumerate(tensors):

@@ -219,6 +219,7 @@ class TorchEngine:
         wanted = on_gpu if static is None else static
         self._static = wanted and self._together and not changes_with_length(model)
         self._recorder = partial(cuda_recorder, self._device) if on_gpu else None
+        self._free_bytes = partial(_free_bytes, self._device) if on_gpu else None
         self._added_masks = config._attn_implementation == "eager"
         self._most_together = 1 if not self._together else MOST_ROWS if self._static else MAX_TOGETHER
         self._slots: SlotCache
@@ -451,13 +452,27 @@ class TorchEngine:
     def _admit(self) -> None:
         while len(self._running) < self._most_together:
             with self._lock:
-                if not self._waiting:
+                if not self._waiting or not self._fits(self._waiting[0]):
                     return
                 run = self._waiting.popleft()
             if run.request.gone or run.request.cancellation.cancelled:
                 continue
             self._running.append(run)  # first: when placing fails, it is told
             self._place(run)
+
+    def _fits(self, run: _Run) -> bool:
+        """Whether the cache can become as large as this answer and those that run need it."""
+        if not self._running:
+            return True
+        longest = max(len(each.request.prompt) + each.most for each in (run, *self._running))
+        return self._has_room(max(rows_for(len(self._running) + 1), len(self._owners)), longest)
+
+    def _has_room(self, slots: int, tokens: int) -> bool:
+        """For so many slots with so many tokens, where memory is a GPU's."""
+        if self._free_bytes is None:
+            return True
+        more = self._slots.growth(slots, tokens)
+        return more is not None and (more <= 0 or more <= self._free_bytes())
 
     def _place(self, run: _Run) -> None:
         """A slot for an answer: the one that already holds most of its prompt's begin."""
@@ -489,7 +504,7 @@ class TorchEngine:
         if empty:
             return empty[0]
         enough = len(self._owners) >= 2 * self._most_together or self._slots.bytes_held > _KEPT_BYTES
-        if idle and (enough or len(idle) > 4):
+        if idle and (enough or len(idle) > 4 or not self._has_room(len(self._owners) + 1, 0)):
             return min(idle, key=lambda slot: len(self._texts[slot]))
         return self._add_slot()
 
@@ -738,6 +753,12 @@ class TorchEngine:
         self._running.remove(run)
         self._owners[run.slot] = None
         del self._texts[run.slot][self._slots.lengths[run.slot] :]
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Of a GPU's memory, with what torch keeps for later; a tenth is left for what a pass computes with."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(0.9 * (free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)))
 
 
 def _common(one: Sequence[int], other: Sequence[int], most: int) -> int:
