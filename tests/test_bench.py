@@ -214,11 +214,13 @@ def test_a_gpu_is_measured_against_the_plain_libraries_on_it(models: Path) -> No
         )
     )
     assert [row.case for row in found] == [
-        case for size in ("batch 1", "batch 3", "1 texts", "3 texts", "6 texts") for case in 2 * [f"gpu, {size}"]
+        case
+        for size in ("batch 1", "batch 3", "batch 1, drawn", "batch 3, drawn", "1 texts", "3 texts", "6 texts")
+        for case in 2 * [f"gpu, {size}"]
     ]
     mine = [row for row in found if row.peer]
-    assert [row.unit for row in mine] == 2 * ["tokens/s"] + 3 * ["texts/s"]
-    assert all("cosine at least 1.0" in row.note or "0.99" in row.note for row in mine[2:])
+    assert [row.unit for row in mine] == 4 * ["tokens/s"] + 3 * ["texts/s"]
+    assert all("cosine at least 1.0" in row.note or "0.99" in row.note for row in mine[4:])
 
 
 def test_no_gpu_is_said_when_one_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

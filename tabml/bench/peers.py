@@ -59,13 +59,14 @@ class BatchGenerator:
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
 
-    def generate(self, prompts: list[str], tokens: int) -> list[tuple[int, ...]]:
-        """The tokens of each answer, at most so many, without the one that ends it."""
+    def generate(self, prompts: list[str], tokens: int, **drawn: float) -> list[tuple[int, ...]]:
+        """The tokens of each answer, at most so many, without the one that ends it; the best ones, or drawn as said."""
         inputs = self._tokenizer(prompts, return_tensors="pt", padding=True).to(self._model.device)
+        torch.manual_seed(1)
         with torch.inference_mode():
             out = self._model.generate(
-                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], do_sample=False,
-                max_new_tokens=tokens, pad_token_id=self._tokenizer.pad_token_id,
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], do_sample=bool(drawn),
+                max_new_tokens=tokens, pad_token_id=self._tokenizer.pad_token_id, **drawn,
             )  # fmt: skip
         found = []
         for row in out[:, inputs["input_ids"].shape[1] :].tolist():

@@ -70,17 +70,20 @@ def _generated(
     from tabml.bench.peers import BatchGenerator
 
     plain = BatchGenerator(folder, device, DTYPE)
-    options = GenerationOptions(temperature=0, max_new_tokens=tokens)
+    greedy = GenerationOptions(temperature=0, max_new_tokens=tokens)
+    drawing = GenerationOptions(temperature=0.8, top_p=0.95, seed=1, max_new_tokens=tokens)
+    cases = [(size, greedy) for size in batches]
+    cases += [(size, drawing) for size in dict.fromkeys((batches[0], batches[-1]))]
     with (
         TextGenerator(folder, engine="torch", device=device, dtype=DTYPE) as model,
         ThreadPoolExecutor(max(batches)) as callers,
     ):
         model.wait_until_packed()
-        for size in batches:
+        for size, options in cases:
             prompts = [f"{prompt} {number}" for number in range(size)]
-
+            drawn = {} if options.greedy else {"temperature": options.temperature, "top_p": options.top_p}
             works: dict[str, Callable[[], Any]] = {
-                "transformers": partial(plain.generate, prompts, tokens),
+                "transformers": partial(plain.generate, prompts, tokens, **drawn),
                 "tabml": partial(_answers, model, options, callers, prompts),
             }
             wanted, found = works["transformers"](), works["tabml"]()
@@ -90,13 +93,9 @@ def _generated(
                 "tabml": sum(map(len, found)) / seconds["tabml"],
             }
             same = sum(_agree(one, other) for one, other in zip(wanted, found, strict=True)) / size
-            yield from _pair(
-                f"gpu, batch {size}",
-                speeds,
-                "transformers",
-                "tokens/s",
-                f"{same:.0%} of the tokens until the first other one",
-            )
+            note = "drawn" if drawn else f"{same:.0%} of the tokens until the first other one"
+            case = f"gpu, batch {size}{', drawn' if drawn else ''}"
+            yield from _pair(case, speeds, "transformers", "tokens/s", note)
 
 
 def _answers(

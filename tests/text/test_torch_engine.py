@@ -656,7 +656,8 @@ def test_a_panic_of_the_tokenizer_is_an_error_of_ours(engine: Any, monkeypatch: 
         raise PanicException("index out of bounds")
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "_tokenizer", type("Broken", (), {"__call__": panic, "decode": panic})())
+        patched.setattr(engine, "_tokenizer", panic)
+        patched.setattr(engine, "_text_of", panic)
         with pytest.raises(InferenceError, match="can't be tokenized: PanicException: index out of bounds"):
             engine.encode("x")
         with pytest.raises(InferenceError, match="can't be decoded: PanicException: index out of bounds"):

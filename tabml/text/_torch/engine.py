@@ -14,13 +14,14 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from tabml.cancellation import Cancellation
 from tabml.errors import CapacityError, InferenceError, ModelClosedError, OptionError
@@ -191,7 +192,7 @@ class TorchEngine:
             OptionError: ``context_length`` is more than the model's own.
         """
         config = model.config.get_text_config()
-        self._model, self._tokenizer = model, tokenizer
+        self._model, self._tokenizer, self._text_of = model, tokenizer, _decoder(tokenizer)
         self._device = model.device
         trained = int(getattr(config, "max_position_embeddings", 0) or 2048)
         self.context_length = context_length or trained
@@ -254,10 +255,7 @@ class TorchEngine:
     def decode(self, token_ids: Sequence[int], *, special_tokens: bool = False) -> str:
         """The text of tokens."""
         with _told("the tokens can't be decoded"):
-            text: str = self._tokenizer.decode(
-                list(token_ids), skip_special_tokens=not special_tokens, clean_up_tokenization_spaces=False
-            )
-        return text
+            return self._text_of(list(token_ids), skip_special_tokens=not special_tokens)
 
     def stream(self, prompt: Sequence[int], options: GenerationOptions, cancellation: Cancellation) -> Iterator[Delta]:
         """The answers, piece by piece; see :class:`tabml.text.engine.Engine`."""
@@ -522,7 +520,7 @@ class TorchEngine:
         run.read += len(piece)
         self._texts[run.slot].extend(piece)
         if run.read == len(prompt):
-            self._choose(run, scores[-1])
+            self._choose(run, scores, -1)
 
     def _read_several(self, runs: list[_Run]) -> None:
         """The same for several prompts, as many as a pass may have tokens."""
@@ -613,7 +611,7 @@ class TorchEngine:
             self._slots.lengths[slot] = begin + at + 1
             self._texts[slot].append(token)
             run.request.guessed += at > 0
-            self._choose(run, scores[at])
+            self._choose(run, scores, at)
             if self._owners[slot] is not run or run.next_token not in guess[at : at + 1]:
                 break
         if lookup is not None and guess:
@@ -681,13 +679,14 @@ class TorchEngine:
         if drawing:
             found.update(zip(drawing, draw(list(drawing.values()), scores[list(drawing)]), strict=True))
         for row, run in rows:
-            self._choose(run, scores[row], found.get(row))
+            self._choose(run, scores, row, found.get(row))
 
-    def _choose(self, run: _Run, scores: torch.Tensor, best: int | None = None) -> None:
-        """Choose the next token of an answer and say it; the answer may end."""
+    def _choose(self, run: _Run, scores: torch.Tensor, row: int, token: int | None = None) -> None:
+        """Choose the next token of an answer by its row of the scores, unless it is known, and say it; it may end."""
         request, options = run.request, run.request.options
-        raw = scores.clone() if options.logprobs is not None else scores
-        token = best if best is not None else run.sampler.choose(scores)
+        raw = scores[row].clone() if options.logprobs is not None else None
+        if token is None:
+            token = run.sampler.choose(scores[row])
         if request.first_token is None:
             request.first_token = time.monotonic()
         request.generated += 1
@@ -702,7 +701,7 @@ class TorchEngine:
             return
         run.tokens.append(token)
         run.unsaid.append(token)
-        if options.logprobs is not None:
+        if options.logprobs is not None and raw is not None:
             value, alternatives = log_probabilities(raw, token, options.logprobs)
             run.logprobs.append(
                 TokenLogprob(token_id=token, text=self.decode([token]), logprob=value, alternatives=alternatives)
@@ -753,6 +752,14 @@ class TorchEngine:
         self._running.remove(run)
         self._owners[run.slot] = None
         del self._texts[run.slot][self._slots.lengths[run.slot] :]
+
+
+def _decoder(tokenizer: Any) -> Callable[..., str]:
+    """What makes text of token ids: of a plain fast tokenizer the library below, as transformers takes eight times as long."""
+    if getattr(type(tokenizer), "_decode", None) is PreTrainedTokenizerFast._decode:
+        found: Callable[..., str] = tokenizer.backend_tokenizer.decode
+        return found
+    return partial(tokenizer.decode, clean_up_tokenization_spaces=False)
 
 
 def _free_bytes(device: torch.device) -> int:
