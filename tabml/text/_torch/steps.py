@@ -13,7 +13,7 @@ import logging
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,8 +27,8 @@ _ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, MOST_ROWS)
 _FIRST_SPAN = 256
 _EAGER = 2
 """Times that a shape is computed before it is recorded: libraries set themselves up, and a rare shape isn't worth it."""
-_RECORDING = threading.Lock()
-"""One recording at a time in a process."""
+RECORDING = threading.Lock()
+"""One recording at a time in a process, and none while a device is measured."""
 Output = tuple[torch.Tensor, torch.Tensor]
 Recorder = Callable[[Callable[[], Output]], tuple[Callable[[], None], Output]]
 """From what computes to what plays that again, and the tensors where its results then are; it is not computed."""
@@ -75,6 +75,7 @@ class Steps:
         *,
         most_tokens: int,
         recorder: Callable[[], Recorder] | None,
+        layer_run: Callable[..., Any] | None = None,
     ) -> None:
         """Nothing is recorded yet.
 
@@ -84,9 +85,12 @@ class Steps:
             device: Of the model.
             most_tokens: Of one answer with its prompt.
             recorder: Makes what records, anew once recordings are dropped; None where they don't pay.
+            layer_run: Computes a layer of two rows or more; None for the layer itself.
         """
         self._scores, self._slots = scores, slots
         self._last_position = most_tokens - 1
+        self._layer_run = layer_run
+        self._least = 1 if layer_run is None else 2
         self._recorder = recorder
         self._record = recorder() if recorder is not None else None
         self._fed = torch.zeros((MOST_ROWS, 2), dtype=torch.long, device=device)
@@ -94,13 +98,17 @@ class Steps:
         self._recorded: dict[tuple[int, int], tuple[Callable[[], None], Output]] = {}
         self._version = slots.version
 
+    def rows_for(self, count: int) -> int:
+        """Rows of a step for so many answers, each of which is a slot."""
+        return rows_for(max(count, self._least))
+
     def begin(self, tokens: Sequence[int]) -> Step:
-        """A token of each of the first ``len(tokens)`` slots; there must be as many as :func:`rows_for` says.
+        """A token of each of the first ``len(tokens)`` slots; there must be as many as :meth:`rows_for` says.
 
         Args:
             tokens: The next one of each.
         """
-        lengths, rows = self._slots.lengths, rows_for(len(tokens))
+        lengths, rows = self._slots.lengths, self.rows_for(len(tokens))
         longest = max(lengths[: len(tokens)]) + 1
         span = min(span_for(longest + 1), self._last_position + 1)
         spare = self._slots.reserve(span)
@@ -135,7 +143,7 @@ class Steps:
         found = self._recorded.get(shape)
         if found is None:
             seen = self._seen[shape] = self._seen.get(shape, 0) + 1
-            if self._record is None or seen <= _EAGER:
+            if self._record is None or seen <= _EAGER or not RECORDING.acquire(blocking=False):
                 return self._compute(rows, span)
             try:
                 found = self._recorded[shape] = self._record(lambda: self._compute(rows, span))
@@ -143,12 +151,14 @@ class Steps:
                 log.warning("steps of this model can't be recorded, which is slower", exc_info=problem)
                 self._record = None
                 return self._compute(rows, span)
+            finally:
+                RECORDING.release()
         found[0]()
         return found[1]
 
     def _compute(self, rows: int, span: int) -> Output:
         ids, at = self._fed[:rows, :1], self._fed[:rows, 1:]
-        mask = self._slots.first(at, span)
+        mask = self._slots.first(at, span, self._layer_run)
         positions = at.clamp(max=self._last_position)
         scores = self._scores(ids, mask, positions)
         best = scores.argmax(-1)
@@ -185,7 +195,7 @@ def cuda_recorder(device: torch.device) -> Recorder:
     def record(compute: Callable[[], Output]) -> tuple[Callable[[], None], Output]:
         graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
         try:
-            with _RECORDING, torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
                 output = compute()
         finally:
             torch.cuda.set_stream(before)  # a recording that fails leaves its own
