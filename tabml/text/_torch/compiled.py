@@ -53,6 +53,8 @@ class CompiledLayers:
         self._model: Any = model
         self.compilations: list[int] = []
         """The number of each."""
+        self.ready = False
+        """Whether :meth:`run` is of use."""
         self._stop = threading.Event()
         self._problem: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -66,25 +68,24 @@ class CompiledLayers:
         for index, layer in enumerate(self._layers):
             layer.forward = partial(_forward, index, layer)
 
-    def compile(self, step: Callable[[SlotCache], None]) -> Iterator[bool]:
-        """Compile them in a thread; gives whether that is done, again and again until it is, or it was stopped.
+    def compile(self, scores: Callable[..., torch.Tensor]) -> Iterator[str]:
+        """Compile them in a thread; gives something for as long as that takes.
 
         Args:
-            step: Computes :attr:`rows` rows of a cache, all layers of them.
+            scores: Those of tokens with a mask, positions and a cache; asked for in the thread.
 
         Raises:
             RuntimeError: they can't be compiled.
         """
-        self._thread = threading.Thread(target=self._try_all, args=(step,), name="compile", daemon=True)
+        self._thread = threading.Thread(target=self._try_all, args=(scores,), name="compile", daemon=True)
         self._thread.start()
         while self._thread.is_alive():
-            yield False
-        if self._stop.is_set():
-            return
-        if self._problem is not None:
+            yield "layers"
+        if self._problem is None:
+            self.ready = not self._stop.is_set()
+        elif not self._stop.is_set():
             self.stop()
             raise RuntimeError("its layers can't be compiled") from self._problem
-        yield True
 
     def run(self, index: int, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A layer in a step, compiled; as it is where it is another than that which was compiled."""
@@ -103,7 +104,7 @@ class CompiledLayers:
             self._thread.join()
         self._layers, self._model = [], None
 
-    def _try_all(self, step: Callable[[SlotCache], None]) -> None:
+    def _try_all(self, scores: Callable[..., torch.Tensor]) -> None:
         try:
             if self._model.device.type == "cuda":
                 torch.cuda.set_device(self._model.device)
@@ -115,7 +116,7 @@ class CompiledLayers:
             with torch.inference_mode():
                 at = torch.arange(_ROWS, device=self._model.device)[:, None] % 4
                 mask = slots.first(at, _SPAN, partial(self._try, tried))
-                step(at + 1, mask, at, slots)
+                scores(at + 1, mask, at, slots)
             if len(tried) < len(self._layers):
                 raise RuntimeError(f"only {len(tried)} of {len(self._layers)} layers know the cache")
         except BaseException as problem:
@@ -163,7 +164,7 @@ def _of_its_own(function: Any) -> Any:
     return FunctionType(code, function.__globals__)
 
 
-def _compute(layer, args, kwargs):  # type: ignore[no-untyped-def]
+def _compute(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return type(layer).forward(layer, *args, **kwargs)
 
 

@@ -226,7 +226,8 @@ class TorchEngine:
         self._recorder = partial(cuda_recorder, self._device) if on_gpu else None
         self._added_masks = config._attn_implementation == "eager"
         self._most_together = 1 if not self._together else MOST_ROWS if self._static else MAX_TOGETHER
-        self._compiled = self._compilable(model) if self._static and (on_gpu if compiled is None else compiled) else None
+        wanted = self._static and (on_gpu if compiled is None else compiled)
+        self._compiled = self._compilable(model) if wanted else None
         self._layer_run: Callable[..., Any] | None = None
         self._slots: SlotCache
         self._owners: list[_Run | None]
@@ -419,12 +420,10 @@ class TorchEngine:
         """Go on with compiled layers once they are; steps are recorded again."""
         if self._compiled is None or self._adapters:
             return
-        done = False
         try:
-            for done in self._compiled.compile(self._scores):
-                yield "layers"
-        finally:  # torch thinks that all threads are compiling while one is, and takes other ways
-            if done:
+            yield from self._compiled.compile(self._scores)
+        finally:  # also those that were recorded meanwhile: while one thread compiles, torch has all take other ways
+            if self._compiled.ready:
                 self._layer_run = self._compiled.run
             self._ahead, self._steps = None, self._new_steps()
 
