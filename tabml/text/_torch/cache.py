@@ -7,7 +7,8 @@ turn of a chat begins with the same tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
@@ -15,6 +16,28 @@ from transformers.cache_utils import Cache, DynamicLayer
 _FIRST_CAPACITY = 256
 _ALIGNED = 64
 """Keys that several prompts are read with: a multiple of it, which GPUs like."""
+
+
+class LayerSlots:
+    """Keys and values of one layer in a step: all that is Python's here is the same for each layer and each step."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, at: torch.Tensor, span: torch.Tensor) -> None:
+        self.keys, self.values, self.at, self.span = keys, values, at, span
+
+    def mark(self) -> None:
+        """Have Dynamo take slots, capacity, rows and span for numbers that change."""
+        for tensor, axes in ((self.keys, [0, 2]), (self.values, [0, 2]), (self.at, [0]), (self.span, [0])):
+            torch._dynamo.mark_dynamic(tensor, axes)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As :meth:`SlotCache.update`, whatever the number of the layer."""
+        rows, span = self.at.shape[0], self.span.shape[0]
+        slots = torch.arange(rows, device=self.at.device)[:, None]
+        self.keys[slots, :, self.at] = key_states.transpose(1, 2)
+        self.values[slots, :, self.at] = value_states.transpose(1, 2)
+        return self.keys[:rows, :, :span], self.values[:rows, :, :span]
 
 
 class SlotCache(Cache):
@@ -36,6 +59,8 @@ class SlotCache(Cache):
         """Tokens in each slot."""
         self.version = 0
         """Another one once the tensors are."""
+        self.layer_run: Callable[..., Any] | None = None
+        """What computes a layer in the next pass; None for the layer itself."""
         self._written: list[int] = []
         self._keys: list[torch.Tensor | None] = [None] * layers
         self._values: list[torch.Tensor | None] = [None] * layers
@@ -45,6 +70,7 @@ class SlotCache(Cache):
         self._slot: int | None = None
         self._at: torch.Tensor | None = None
         self._rows: torch.Tensor | None = None
+        self._columns: torch.Tensor | None = None
         self._picked: torch.Tensor | None = None
         self._count = 0
         self._longest = 0
@@ -57,7 +83,7 @@ class SlotCache(Cache):
 
     def one(self, slot: int, tokens: int) -> None:
         """The next pass has ``tokens`` further tokens of one sequence."""
-        self._slot = slot
+        self._slot, self.layer_run = slot, None
         end = self.lengths[slot] + tokens
         self._reserve(end)
         self._written[slot] = max(self._written[slot], end)
@@ -89,20 +115,33 @@ class SlotCache(Cache):
         for slot in range(count):
             self._written[slot] = max(self._written[slot], self.lengths[slot] + tokens)
 
-    def first(self, at: torch.Tensor, span: int) -> torch.Tensor:
+    def first(self, at: torch.Tensor, span: int, layer_run: Callable[..., Any] | None = None) -> torch.Tensor:
         """The next pass has one token of each of the first slots, and may be recorded.
 
         Args:
             at: Where each goes, (slots, 1).
             span: Positions that are looked at.
+            layer_run: What computes a layer, if not itself: see :class:`tabml.text._torch.compiled.CompiledLayers`.
 
         Returns:
             The mask for it, (slots, 1, 1, span): True where a slot has a key.
         """
         self._slot = self._picked = None
-        self._count, self._longest, self._at = len(at), span, at
+        self._count, self._longest, self._at, self.layer_run = len(at), span, at.contiguous(), layer_run
         self._rows = torch.arange(len(at), device=at.device)[:, None]
-        return (torch.arange(span, device=at.device) <= at)[:, None, None, :]
+        self._columns = torch.arange(span, device=at.device)
+        return (self._columns <= at)[:, None, None, :]
+
+    def of_layer(self, layer: int) -> LayerSlots | None:
+        """What a pass after :meth:`first` needs of one layer; None where that has no keys yet."""
+        keys, values = self._keys[layer], self._values[layer]
+        if keys is None or values is None or self._at is None or self._columns is None:
+            return None
+        return LayerSlots(keys, values, self._at, self._columns)
+
+    def drop_layer(self, layer: int) -> None:
+        """Let go of the keys and values of one layer."""
+        self._keys[layer] = self._values[layer] = None
 
     def several(
         self, slots: Sequence[int], counts: Sequence[int], device: torch.device
@@ -126,7 +165,7 @@ class SlotCache(Cache):
         at = torch.tensor(ends, device=device)[:, None] - torch.arange(most, 0, -1, device=device)
         padding = at < torch.tensor([self.lengths[slot] for slot in slots], device=device)[:, None]
         positions = at.masked_fill(padding, 0)
-        self._slot, self._count, self._longest = None, len(slots), span
+        self._slot, self.layer_run, self._count, self._longest = None, None, len(slots), span
         self._picked = torch.tensor(list(slots), device=device)
         self._rows, self._at = self._picked[:, None], at.masked_fill(padding, spare)
         return positions, (torch.arange(span, device=device) <= positions[:, :, None])[:, None]

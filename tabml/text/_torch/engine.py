@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +32,7 @@ from tabml.generation.results import Delta, FinishReason, TokenLogprob, Usage
 from tabml.generation.streaming import Detokenizer, StopScanner
 from tabml.text._torch.adapters import Adapter, Rows, put_into, read_adapter
 from tabml.text._torch.cache import SlotCache
+from tabml.text._torch.compiled import CompiledLayers
 from tabml.text._torch.grammar import Grammars
 from tabml.text._torch.lanes import changes_with_length
 from tabml.text._torch.lookup import PromptLookup
@@ -54,6 +56,7 @@ _PADDED = 8192
 """Those of several prompts that a GPU reads together, padding among them."""
 _KEPT_BYTES = 1 << 30
 _PACK_AFTER_S = 0.25
+_POLL_S = 0.02
 """Without a request, before the first; a parent that loads a model asks it something soon."""
 _NO_SLOTS = ("bloom", "mpt", "falcon", "gpt_neo", "xlnet", "reformer")
 _FULL, _SLIDING = "full_attention", "sliding_attention"
@@ -175,6 +178,7 @@ class TorchEngine:
         context_length: int | None = None,
         packing: Iterator[object] | None = None,
         static: bool | None = None,
+        compiled: bool | None = None,
     ) -> None:
         """Starts its thread.
 
@@ -187,6 +191,8 @@ class TorchEngine:
             packing: Makes a layer of the model quicker with each value that is taken. That is done while there is
                 nothing else to do, and after the first token also between others.
             static: Compute in few shapes, many prompts at a time; what a GPU wants, where it is the default.
+            compiled: Compile the layers of steps of such shapes after the last value of ``packing``, in a thread; the
+                default on a GPU.
 
         Raises:
             OptionError: ``context_length`` is more than the model's own.
@@ -223,6 +229,9 @@ class TorchEngine:
         self._free_bytes = partial(_free_bytes, self._device) if on_gpu else None
         self._added_masks = config._attn_implementation == "eager"
         self._most_together = 1 if not self._together else MOST_ROWS if self._static else MAX_TOGETHER
+        wanted = self._static and (on_gpu if compiled is None else compiled)
+        self._compiled = self._compilable(model) if wanted else None
+        self._layer_run: Callable[..., Any] | None = None
         self._slots: SlotCache
         self._owners: list[_Run | None]
         self._texts: list[list[int]]
@@ -232,7 +241,8 @@ class TorchEngine:
         self._forget()
         self._adapters: dict[str, Adapter] = {}
         self._rows = Rows()
-        self._packing, self._pack_after, self._changing = packing or iter(()), _PACK_AFTER_S, threading.Lock()
+        self._packing: Iterator[object] = chain(packing or (), self._compile())
+        self._pack_after, self._changing = _PACK_AFTER_S, threading.Lock()
         self.packed = threading.Event()
         """Every layer is as quick as it gets."""
         self._lock = threading.Condition()
@@ -309,6 +319,8 @@ class TorchEngine:
     def load_adapter(self, repository: Repository, name: str) -> None:
         """Load a LoRA adapter; see :class:`tabml.text.engine.Adapting`."""
         adapter = read_adapter(repository, name, self._model)
+        if self._compiled is not None:
+            self._compiled.stop()  # other modules are not those that were compiled
         with self._changing:
             put_into(self._model, adapter, self._rows)
         self._adapters[name] = adapter
@@ -348,6 +360,9 @@ class TorchEngine:
             self._closing = True
             self._lock.notify_all()
         self._thread.join()
+        if self._compiled is not None:
+            self._compiled.close()
+        self._compiled, self._layer_run = None, None
         self._model = None
         self._steps, self._ahead = None, None
         self._slots = SlotCache(0, 0)
@@ -382,7 +397,7 @@ class TorchEngine:
 
     def _pack(self) -> None:
         """Make one layer quicker; what goes wrong with that costs speed alone."""
-        self._pack_after = 0.0
+        self._pack_after = _POLL_S if self._compiled is not None else 0.0
         if self.packed.is_set():
             return
         try:
@@ -393,6 +408,24 @@ class TorchEngine:
             log.warning("the model stays as it was read, which is slower", exc_info=problem)
         self._packing = iter(())
         self.packed.set()
+
+    def _compilable(self, model: Any) -> CompiledLayers | None:
+        try:
+            return CompiledLayers(model, self._layers)
+        except ValueError as problem:
+            log.info("layers of this model are not compiled: %s", problem)
+            return None
+
+    def _compile(self) -> Iterator[str]:
+        """Go on with compiled layers once they are; steps are recorded again."""
+        if self._compiled is None or self._adapters:
+            return
+        try:
+            yield from self._compiled.compile(self._scores)
+        finally:  # also those that were recorded meanwhile: while one thread compiles, torch has all take other ways
+            if self._compiled.ready:
+                self._layer_run = self._compiled.run
+            self._ahead, self._steps = None, self._new_steps()
 
     def _fail(self, problem: BaseException) -> None:
         """Every running answer ends; what the cache holds is of no use any more."""
@@ -408,12 +441,21 @@ class TorchEngine:
         """Begin with an empty cache."""
         self._slots = SlotCache(self._layers, self.context_length)
         self._owners, self._texts, self._kept_with = [], [], []
-        self._steps = (
-            Steps(self._scores, self._slots, self._device, most_tokens=self.context_length, recorder=self._recorder)
-            if self._static
-            else None
-        )
+        self._steps = self._new_steps()
         self._ahead = None
+
+    def _new_steps(self) -> Steps | None:
+        """Of which none is recorded."""
+        if not self._static:
+            return None
+        return Steps(
+            self._scores,
+            self._slots,
+            self._device,
+            most_tokens=self.context_length,
+            recorder=self._recorder,
+            layer_run=self._layer_run,
+        )
 
     def _step(self) -> None:
         """Let answers in and out, read a piece of one prompt, and compute a token of each that has begun."""
@@ -595,7 +637,7 @@ class TorchEngine:
     def _begin(self, runs: list[_Run], steps: Steps) -> _Ahead:
         self._gather(runs)
         runs.sort(key=lambda run: run.slot)
-        while len(self._owners) < rows_for(len(runs)):
+        while len(self._owners) < steps.rows_for(len(runs)):
             self._add_slot()
         return _Ahead(list(runs), steps.begin([run.next_token for run in runs]))
 
@@ -617,13 +659,20 @@ class TorchEngine:
         if lookup is not None and guess:
             lookup.learn(len(guess), at)
 
-    def _scores(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, **more: int) -> torch.Tensor:
+    def _scores(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+        slots: SlotCache | None = None,
+        **more: int,
+    ) -> torch.Tensor:
         """The scores after the last token of each row, (rows, vocabulary); the cache says which slots they are."""
         scores: torch.Tensor = self._model(
             input_ids=ids,
             attention_mask=self._masks(mask, positions),
             position_ids=positions,
-            past_key_values=self._slots,
+            past_key_values=self._slots if slots is None else slots,
             use_cache=True,
             **more,
         ).logits[:, -1]

@@ -18,8 +18,8 @@ log = logging.getLogger("tabml.text")
 
 _EAGER = 2
 """Times that a shape is computed before it is recorded: libraries set themselves up, and a rare shape isn't worth it."""
-_RECORDING = threading.Lock()
-"""One recording at a time in a process."""
+RECORDING = threading.Lock()
+"""One recording at a time in a process, and none while a device is measured."""
 Output = tuple[torch.Tensor, ...]
 Recorder = Callable[[Callable[[], Output]], tuple[Callable[[], None], Output]]
 """From what computes to what plays that again, and the tensors where its results then are; it is not computed."""
@@ -55,7 +55,7 @@ class Recordings:
         found = self._recorded.get(shape)
         if found is None:
             seen = self._seen[shape] = self._seen.get(shape, 0) + 1
-            if self._record is None or seen <= _EAGER:
+            if self._record is None or seen <= _EAGER or not RECORDING.acquire(blocking=False):
                 return compute()
             try:
                 found = self._recorded[shape] = self._record(compute)
@@ -63,6 +63,8 @@ class Recordings:
                 log.warning("passes of this model can't be recorded, which is slower", exc_info=problem)
                 self._record = None
                 return compute()
+            finally:
+                RECORDING.release()
         found[0]()
         return found[1]
 
@@ -83,7 +85,6 @@ def cuda_recorder(device: torch.device) -> Recorder:
         graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
         try:
             with (
-                _RECORDING,
                 torch.cuda.device(device),
                 torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
             ):

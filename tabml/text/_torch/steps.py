@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -63,6 +63,7 @@ class Steps:
         *,
         most_tokens: int,
         recorder: Callable[[], Recorder] | None,
+        layer_run: Callable[..., Any] | None = None,
     ) -> None:
         """Nothing is recorded yet.
 
@@ -72,21 +73,28 @@ class Steps:
             device: Of the model.
             most_tokens: Of one answer with its prompt.
             recorder: Makes what records, anew once recordings are dropped; None where they don't pay.
+            layer_run: Computes a layer of two rows or more; None for the layer itself.
         """
         self._scores, self._slots = scores, slots
         self._last_position = most_tokens - 1
+        self._layer_run = layer_run
+        self._least = 1 if layer_run is None else 2
         self._recordings = Recordings(recorder)
         self._fed = torch.zeros((MOST_ROWS, 2), dtype=torch.long, device=device)
         self._kept: torch.Tensor | None = None
         self._version = slots.version
 
+    def rows_for(self, count: int) -> int:
+        """Rows of a step for so many answers, each of which is a slot."""
+        return rows_for(max(count, self._least))
+
     def begin(self, tokens: Sequence[int]) -> Step:
-        """A token of each of the first ``len(tokens)`` slots; there must be as many as :func:`rows_for` says.
+        """A token of each of the first ``len(tokens)`` slots; there must be as many as :meth:`rows_for` says.
 
         Args:
             tokens: The next one of each.
         """
-        lengths, rows = self._slots.lengths, rows_for(len(tokens))
+        lengths, rows = self._slots.lengths, self.rows_for(len(tokens))
         longest = max(lengths[: len(tokens)]) + 1
         span = min(span_for(longest + 1), self._last_position + 1)
         spare = self._slots.reserve(span)
@@ -120,7 +128,7 @@ class Steps:
 
     def _compute(self, rows: int, span: int) -> tuple[torch.Tensor, torch.Tensor]:
         ids, at = self._fed[:rows, :1], self._fed[:rows, 1:]
-        mask = self._slots.first(at, span)
+        mask = self._slots.first(at, span, self._layer_run)
         positions = at.clamp(max=self._last_position)
         scores = self._scores(ids, mask, positions)
         if self._kept is None:  # one for all recordings: each would hold its own

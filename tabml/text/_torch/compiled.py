@@ -1,0 +1,229 @@
+"""Decoder layers of decode steps, compiled: a GPU spends them in starting kernels, and compiled they are a third as many.
+
+One layer is compiled, not the model: that takes seconds instead of minutes. All layers of a kind share the code, for
+any number of rows and keys, because what differs from layer to layer, its keys and values, is handed in; and Dynamo
+doesn't look at the number of a layer that nobody uses. It happens in a thread of its own, behind the first answers.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from tabml.text._torch.cache import SlotCache
+from tabml.text._torch.recording import RECORDING
+
+BACKEND: Any = "inductor"
+"""Of torch.compile: its name, or what it is."""
+_NAME = "tabml_grouped"
+_OTHERS = ("softcap", "position_bias", "cache", "s_aux")
+_ROWS, _SPAN = 11, 257
+"""Of the step that is compiled: no other size of it is the same, or Dynamo would think they always are."""
+_MOST_KINDS = 4
+_FAR_OFF = {torch.float32: 1e-3}
+_NUMBERS = itertools.count()
+
+
+class CompiledLayers:
+    """The layers of one model. Its own forward stays what it is, and what all but steps are computed with."""
+
+    def __init__(self, model: Any, layers: int) -> None:
+        """Nothing is compiled yet.
+
+        Args:
+            model: A causal language model of transformers; nothing of it may be running.
+            layers: How many it has.
+
+        Raises:
+            ValueError: it is of a kind that is not compiled.
+        """
+        if model.config.get_text_config()._attn_implementation != "sdpa" or not model._can_set_attn_implementation():
+            raise ValueError("its attention is not torch's")
+        self._layers = _layers_of(model, layers)
+        self._model: Any = model
+        self.compilations: list[int] = []
+        """The number of each."""
+        self.ready = False
+        """Whether :meth:`run` is of use."""
+        self._stop = threading.Event()
+        self._problem: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self._compiled = torch.compile(
+            _of_its_own(_compute), fullgraph=True, dynamic=False, backend=partial(_backend, self.compilations)
+        )
+        self._played = torch._dynamo.run(self._compiled)
+        ALL_ATTENTION_FUNCTIONS.register(_NAME, _attend)
+        ALL_MASK_ATTENTION_FUNCTIONS.register(_NAME, sdpa_mask)
+        model.set_attn_implementation(_NAME)
+        for index, layer in enumerate(self._layers):
+            layer.forward = partial(_forward, index, layer)
+
+    def compile(self, scores: Callable[..., torch.Tensor]) -> Iterator[str]:
+        """Compile them in a thread; gives something for as long as that takes.
+
+        Args:
+            scores: Those of tokens with a mask, positions and a cache; asked for in the thread.
+
+        Raises:
+            RuntimeError: they can't be compiled.
+        """
+        self._thread = threading.Thread(target=self._try_all, args=(scores,), name="compile", daemon=True)
+        self._thread.start()
+        while self._thread.is_alive():
+            yield "layers"
+        if self._problem is None:
+            self.ready = not self._stop.is_set()
+        elif not self._stop.is_set():
+            self.stop()
+            raise RuntimeError("its layers can't be compiled") from self._problem
+
+    def run(self, index: int, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A layer in a step, compiled; as it is where it is another than that which was compiled."""
+        return self._played(layer, args, {**kwargs, "past_key_values": kwargs["past_key_values"].of_layer(index)})
+
+    def stop(self) -> None:
+        """From now on layers are computed as they are; does not wait for one that is just being compiled."""
+        self._stop.set()
+        for layer in self._layers:
+            vars(layer).pop("forward", None)
+
+    def close(self) -> None:
+        """The same, and wait."""
+        self.stop()
+        if self._thread is not None:
+            self._thread.join()
+        self._layers, self._model = [], None
+
+    def _try_all(self, scores: Callable[..., torch.Tensor]) -> None:
+        try:
+            if self._model.device.type == "cuda":
+                torch.cuda.set_device(self._model.device)
+            slots = SlotCache(len(self._layers), _SPAN)
+            for _ in range(_ROWS + 2):
+                slots.add_slot()
+            slots.reserve(_SPAN)
+            tried: list[int] = []
+            with torch.inference_mode():
+                at = torch.arange(_ROWS, device=self._model.device)[:, None] % 4
+                mask = slots.first(at, _SPAN, partial(self._try, tried))
+                scores(at + 1, mask, at, slots)
+            if len(tried) < len(self._layers):
+                raise RuntimeError(f"only {len(tried)} of {len(self._layers)} layers know the cache")
+        except BaseException as problem:
+            self._problem = problem
+
+    def _try(self, tried: list[int], index: int, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A layer as it is and compiled; the one must be the other."""
+        if self._stop.is_set():
+            raise RuntimeError("stopped")
+        slots = kwargs["past_key_values"]
+        wanted = _compute(layer, args, kwargs)
+        own = slots.of_layer(index)
+        if own is None:
+            raise RuntimeError("a layer has no keys of its own")
+        for tensor in torch.utils._pytree.tree_leaves((args, kwargs)):
+            if isinstance(tensor, torch.Tensor):
+                for axis, size in enumerate(tensor.shape):
+                    if size in (_ROWS, _SPAN):
+                        torch._dynamo.mark_dynamic(tensor, axis)
+        own.mark()
+        found = self._compiled(layer, args, {**kwargs, "past_key_values": own})
+        one, other = (each[0] if isinstance(each, tuple) else each for each in (wanted, found))
+        off = float((one.float() - other.float()).norm() / one.float().norm())
+        if not off <= _FAR_OFF.get(one.dtype, 0.05):
+            raise RuntimeError(f"a compiled layer is off by {off:.1e}")
+        slots.drop_layer(index)
+        tried.append(index)
+        return wanted
+
+
+def _layers_of(model: Any, count: int) -> list[Any]:
+    """The decoder layers."""
+    for found in model.base_model.modules():
+        if isinstance(found, torch.nn.ModuleList) and len(found) == count:
+            if any("past_key_values" not in inspect.signature(type(each).forward).parameters for each in found):
+                continue
+            if not any("forward" in vars(each) for each in found):
+                return list(found)
+    raise ValueError("it has no list of layers with a cache")
+
+
+def _of_its_own(function: Any) -> Any:
+    """The same with code of its own: what Dynamo has compiled belongs to code, and it learns by its name and line."""
+    code = function.__code__.replace(co_name=f"{function.__name__}_{next(_NUMBERS)}")
+    return FunctionType(code, function.__globals__)
+
+
+def _compute(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return type(layer).forward(layer, *args, **kwargs)
+
+
+def _forward(index: int, layer: Any, *args: Any, **kwargs: Any) -> Any:
+    """In place of a layer's own: in a step what its cache says, else that."""
+    slots = kwargs.get("past_key_values")
+    if isinstance(slots, SlotCache) and slots.layer_run is not None:
+        return slots.layer_run(index, layer, args, kwargs)
+    return _compute(layer, args, kwargs)
+
+
+def _backend(compilations: list[int], graph: Any, inputs: Any) -> Any:
+    """What BACKEND makes; the first time that is run it tries variants, for which a GPU has to itself."""
+    if len(compilations) >= _MOST_KINDS:
+        raise RuntimeError("every layer is another")
+    compilations.append(len(compilations))
+    found = (BACKEND if callable(BACKEND) else torch._dynamo.lookup_backend(BACKEND))(graph, inputs)
+    ran = False
+
+    def run(*values: Any) -> Any:
+        nonlocal ran
+        if ran:
+            return found(*values)
+        with RECORDING:
+            output = found(*values)
+        ran = True
+        return output
+
+    return run
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """softmax(Q Kᵀ · scaling + mask) V of one token: heads that share keys are rows of one product, nothing is copied."""
+    if (
+        not torch.compiler.is_compiling()
+        or query.shape[2] != 1
+        or dropout
+        or attention_mask is None
+        or attention_mask.dtype != torch.bool
+        or attention_mask.shape[1] != 1
+        or any(options.get(each) is not None for each in _OTHERS)
+    ):
+        plain: tuple[torch.Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **options
+        )
+        return plain
+    rows, heads, _, size = query.shape
+    shared = key.shape[1]
+    scores = (query.reshape(rows, shared, heads // shared, size) @ key.transpose(-1, -2)).float()
+    scores = scores * (size**-0.5 if scaling is None else scaling)
+    scores = scores.masked_fill(~attention_mask, torch.finfo(torch.float32).min)
+    return (scores.softmax(-1).to(value.dtype) @ value).reshape(rows, 1, heads, value.shape[-1]), None
