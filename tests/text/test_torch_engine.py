@@ -502,7 +502,7 @@ def test_a_failure_ends_all_answers_and_the_next_is_answered(engine: Any, monkey
         raise RuntimeError("boom")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_forward_one", broken)
+        patch.setattr(engine, "_choose", broken)
         with pytest.raises(InferenceError, match="boom"):
             deltas(engine, engine.encode("hello"))
     assert tokens(deltas(engine, engine.encode("hello")))

@@ -7,15 +7,13 @@ turn of a chat begins with the same tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 _FIRST_CAPACITY = 256
-_ALIGNED = 64
-"""Keys that several prompts are read with: a multiple of it, which GPUs like."""
 
 
 class LayerSlots:
@@ -97,7 +95,7 @@ class SlotCache(Cache):
         lengths = self.lengths[:count]
         longest = max(lengths) + 1
         self._reserve(longest)
-        self.will_write(count)
+        self.will_write(range(count))
         return self.first(torch.tensor(lengths, device=device)[:, None], longest)
 
     @property
@@ -110,9 +108,9 @@ class SlotCache(Cache):
         self._reserve(tokens)
         return self.spare
 
-    def will_write(self, count: int, tokens: int = 1) -> None:
-        """The first ``count`` slots may get so many tokens more than are counted."""
-        for slot in range(count):
+    def will_write(self, slots: Iterable[int], tokens: int = 1) -> None:
+        """These slots may get so many tokens more than are counted."""
+        for slot in slots:
             self._written[slot] = max(self._written[slot], self.lengths[slot] + tokens)
 
     def first(self, at: torch.Tensor, span: int, layer_run: Callable[..., Any] | None = None) -> torch.Tensor:
@@ -144,31 +142,27 @@ class SlotCache(Cache):
         self._keys[layer] = self._values[layer] = None
 
     def several(
-        self, slots: Sequence[int], counts: Sequence[int], device: torch.device
+        self, slots: torch.Tensor, begins: torch.Tensor, ends: torch.Tensor, tokens: int, span: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next pass has several tokens of several slots; the rows of those with fewer begin with padding.
+        """The next pass has several tokens of several slots, and may be recorded; rows with fewer begin with padding.
 
         Args:
-            slots: One for each row.
-            counts: Tokens of each row.
-            device: Of the model.
+            slots: One for each row, (rows,).
+            begins: Where the new tokens of each begin, (rows,).
+            ends: Where they end, (rows,).
+            tokens: Of a row, with its padding.
+            span: Positions that are looked at.
 
         Returns:
-            Positions, (rows, tokens), and the mask, (rows, 1, tokens, keys).
+            Positions, (rows, tokens), and the mask, (rows, 1, tokens, span).
         """
-        most = max(counts)
-        ends = [self.lengths[slot] + count for slot, count in zip(slots, counts, strict=True)]
-        span = -(-max(ends) // _ALIGNED) * _ALIGNED
-        spare = self.reserve(span)
-        for slot, end in zip(slots, ends, strict=True):
-            self._written[slot] = max(self._written[slot], end)
-        at = torch.tensor(ends, device=device)[:, None] - torch.arange(most, 0, -1, device=device)
-        padding = at < torch.tensor([self.lengths[slot] for slot in slots], device=device)[:, None]
+        at = ends[:, None] - torch.arange(tokens, 0, -1, device=ends.device)
+        padding = at < begins[:, None]
         positions = at.masked_fill(padding, 0)
         self._slot, self.layer_run, self._count, self._longest = None, None, len(slots), span
-        self._picked = torch.tensor(list(slots), device=device)
-        self._rows, self._at = self._picked[:, None], at.masked_fill(padding, spare)
-        return positions, (torch.arange(span, device=device) <= positions[:, :, None])[:, None]
+        self._picked = slots
+        self._rows, self._at = slots[:, None], at.masked_fill(padding, self.spare)
+        return positions, (torch.arange(span, device=ends.device) <= positions[:, :, None])[:, None]
 
     def advance(self, tokens: int = 1) -> None:
         """Count what the last pass added."""

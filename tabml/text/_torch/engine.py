@@ -39,7 +39,7 @@ from tabml.text._torch.lookup import PromptLookup
 from tabml.text._torch.packing import weight_bytes
 from tabml.text._torch.recording import cuda_recorder
 from tabml.text._torch.sampling import Sampler, draw, log_probabilities
-from tabml.text._torch.steps import MOST_ROWS, Step, Steps, rows_for
+from tabml.text._torch.steps import MOST_ROWS, MOST_TOKENS, Step, Steps, rows_for
 from tabml.text._torch.teams import disband
 from tabml.text.engine import NO_BEAMS, EngineName
 from tabml.text.grammars import TOO_COMPLICATED
@@ -466,8 +466,8 @@ class TorchEngine:
         self._end_late(now)
         reading = [run for run in self._running if not run.begun]
         begun = [run for run in self._running if run.begun]
-        if len(reading) > 1 and self._static and not any(run.adapter for run in reading):
-            self._read_several(reading)
+        if reading and self._steps is not None and not any(run.adapter for run in reading):
+            self._read_several(reading, self._steps)
         elif reading:
             self._read(reading[0])
         if begun:
@@ -564,17 +564,13 @@ class TorchEngine:
         if run.read == len(prompt):
             self._choose(run, scores, -1)
 
-    def _read_several(self, runs: list[_Run]) -> None:
-        """The same for several prompts, as many as a pass may have tokens."""
-        pieces = [run.request.prompt[run.read : run.read + _PIECE] for run in runs]
+    def _read_several(self, runs: list[_Run], steps: Steps) -> None:
+        """The same for one prompt or several, as many as a pass may have tokens."""
+        pieces = [run.request.prompt[run.read : run.read + min(_PIECE, MOST_TOKENS)] for run in runs]
         count = max(1, _PADDED // max(map(len, pieces)))
         runs, pieces = runs[:count], pieces[:count]
-        lengths = [len(piece) for piece in pieces]
-        positions, mask = self._slots.several([run.slot for run in runs], lengths, self._device)
-        most = max(lengths)
-        ids = torch.tensor([[0] * (most - len(piece)) + list(piece) for piece in pieces], device=self._device)
         self._rows.choose([])
-        scores = self._scores(ids, mask, positions, logits_to_keep=1)
+        scores = steps.read({run.slot: piece for run, piece in zip(runs, pieces, strict=True)})
         for run, piece in zip(runs, pieces, strict=True):
             self._slots.lengths[run.slot] += len(piece)
             run.read += len(piece)
@@ -665,7 +661,6 @@ class TorchEngine:
         mask: torch.Tensor,
         positions: torch.Tensor,
         slots: SlotCache | None = None,
-        **more: int,
     ) -> torch.Tensor:
         """The scores after the last token of each row, (rows, vocabulary); the cache says which slots they are."""
         scores: torch.Tensor = self._model(
@@ -674,7 +669,7 @@ class TorchEngine:
             position_ids=positions,
             past_key_values=self._slots if slots is None else slots,
             use_cache=True,
-            **more,
+            logits_to_keep=1,
         ).logits[:, -1]
         return scores
 
