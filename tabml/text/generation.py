@@ -157,7 +157,8 @@ class TextGenerator(TextModel[_Open], Generator):
         """Wait until the model is as quick as it gets; loads it.
 
         With weights as they are, in float32 or bfloat16 on a CPU, the torch engine answers as soon as they are mapped,
-        and copies them into a quicker layout while nobody asks or between tokens: about a second for each gigabyte.
+        and copies them into a quicker layout while nobody asks or between tokens: about a second for each gigabyte. On a
+        GPU it compiles what a decoder layer does, in tens of seconds, and answers meanwhile.
 
         Args:
             timeout_s: Seconds to wait; None for as long as it takes.

@@ -46,7 +46,7 @@ def open_engine(folder: Path, mode: str = "of any shape", **changes: Any) -> Any
 def engine_of(model: Any, tokenizer: Any, mode: str) -> Any:
     from tabml.text._torch.engine import TorchEngine
 
-    engine = TorchEngine(model.to(DEVICE), tokenizer, static=mode != "of any shape")
+    engine = TorchEngine(model.to(DEVICE), tokenizer, static=mode != "of any shape", compiled=False)
     if mode == "recorded":
         engine._recorder = lambda: recorder(lambda: [engine._steps._fed])
         engine._forget()

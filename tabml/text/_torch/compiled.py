@@ -16,19 +16,16 @@ from types import FunctionType
 from typing import Any
 
 import torch
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from tabml.text._torch.attention import attend_in_groups
 from tabml.text._torch.cache import SlotCache
 from tabml.text._torch.recording import RECORDING
 
 BACKEND: Any = "inductor"
 """Of torch.compile: its name, or what it is."""
-_NAME = "tabml_grouped"
-_OTHERS = ("softcap", "position_bias", "cache", "s_aux")
-_ROWS, _SPAN = 11, 257
-"""Of the step that is compiled: no other size of it is the same, or Dynamo would think they always are."""
+_SHAPES = ((11, 257), (6, 640))
+"""Rows and keys of the step that is compiled, and of another that must do with that or is compiled too. No other size in
+it is the same, or Dynamo would think they always are."""
 _MOST_KINDS = 4
 _FAR_OFF = {torch.float32: 1e-3}
 _NUMBERS = itertools.count()
@@ -59,12 +56,13 @@ class CompiledLayers:
         self._problem: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._compiled = torch.compile(
-            _of_its_own(_compute), fullgraph=True, dynamic=False, backend=partial(_backend, self.compilations)
+            _of_its_own(_compute),
+            fullgraph=True,
+            dynamic=False,
+            backend=partial(_backend, self.compilations, self._stop),
         )
         self._played = torch._dynamo.run(self._compiled)
-        ALL_ATTENTION_FUNCTIONS.register(_NAME, _attend)
-        ALL_MASK_ATTENTION_FUNCTIONS.register(_NAME, sdpa_mask)
-        model.set_attn_implementation(_NAME)
+        attend_in_groups(model)
         for index, layer in enumerate(self._layers):
             layer.forward = partial(_forward, index, layer)
 
@@ -83,13 +81,16 @@ class CompiledLayers:
             yield "layers"
         if self._problem is None:
             self.ready = not self._stop.is_set()
-        elif not self._stop.is_set():
+        elif not self._stop.is_set() and threading.main_thread().is_alive():  # else it was the end of the process
             self.stop()
             raise RuntimeError("its layers can't be compiled") from self._problem
 
     def run(self, index: int, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A layer in a step, compiled; as it is where it is another than that which was compiled."""
-        return self._played(layer, args, {**kwargs, "past_key_values": kwargs["past_key_values"].of_layer(index)})
+        own = kwargs["past_key_values"].of_layer(index)
+        if own is None:
+            return _compute(layer, args, kwargs)
+        return self._played(layer, args, {**kwargs, "past_key_values": own})
 
     def stop(self) -> None:
         """From now on layers are computed as they are; does not wait for one that is just being compiled."""
@@ -108,21 +109,35 @@ class CompiledLayers:
         try:
             if self._model.device.type == "cuda":
                 torch.cuda.set_device(self._model.device)
-            slots = SlotCache(len(self._layers), _SPAN)
-            for _ in range(_ROWS + 2):
-                slots.add_slot()
-            slots.reserve(_SPAN)
-            tried: list[int] = []
             with torch.inference_mode():
-                at = torch.arange(_ROWS, device=self._model.device)[:, None] % 4
-                mask = slots.first(at, _SPAN, partial(self._try, tried))
-                scores(at + 1, mask, at, slots)
-            if len(tried) < len(self._layers):
-                raise RuntimeError(f"only {len(tried)} of {len(self._layers)} layers know the cache")
+                for rows, span in _SHAPES:
+                    self._try_step(scores, rows, span)
+            if not self.compilations:
+                raise RuntimeError("torch.compile is switched off")
         except BaseException as problem:
             self._problem = problem
 
-    def _try(self, tried: list[int], index: int, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _try_step(self, scores: Callable[..., torch.Tensor], rows: int, span: int) -> None:
+        slots = SlotCache(len(self._layers), span)
+        for _ in range(rows + 2):
+            slots.add_slot()
+        slots.reserve(span)
+        tried: list[int] = []
+        at = torch.arange(rows, device=self._model.device)[:, None] * (span // rows)
+        mask = slots.first(at, span, partial(self._try, tried, (rows, span)))
+        scores(at % 4 + 1, mask, at % 4, slots)  # tokens and positions that every model has
+        if len(tried) < len(self._layers):
+            raise RuntimeError(f"only {len(tried)} of {len(self._layers)} layers know the cache")
+
+    def _try(
+        self,
+        tried: list[int],
+        sizes: tuple[int, int],
+        index: int,
+        layer: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
         """A layer as it is and compiled; the one must be the other."""
         if self._stop.is_set():
             raise RuntimeError("stopped")
@@ -134,7 +149,7 @@ class CompiledLayers:
         for tensor in torch.utils._pytree.tree_leaves((args, kwargs)):
             if isinstance(tensor, torch.Tensor):
                 for axis, size in enumerate(tensor.shape):
-                    if size in (_ROWS, _SPAN):
+                    if size in sizes:
                         torch._dynamo.mark_dynamic(tensor, axis)
         own.mark()
         found = self._compiled(layer, args, {**kwargs, "past_key_values": own})
@@ -150,12 +165,14 @@ class CompiledLayers:
 def _layers_of(model: Any, count: int) -> list[Any]:
     """The decoder layers."""
     for found in model.base_model.modules():
-        if isinstance(found, torch.nn.ModuleList) and len(found) == count:
-            if any("past_key_values" not in inspect.signature(type(each).forward).parameters for each in found):
-                continue
-            if not any("forward" in vars(each) for each in found):
-                return list(found)
+        if isinstance(found, torch.nn.ModuleList) and len(found) == count and all(map(_takes_cache, found)):
+            return list(found)
     raise ValueError("it has no list of layers with a cache")
+
+
+def _takes_cache(layer: Any) -> bool:
+    named = inspect.signature(type(layer).forward).parameters
+    return "past_key_values" in named and "forward" not in vars(layer)
 
 
 def _of_its_own(function: Any) -> Any:
@@ -176,10 +193,10 @@ def _forward(index: int, layer: Any, *args: Any, **kwargs: Any) -> Any:
     return _compute(layer, args, kwargs)
 
 
-def _backend(compilations: list[int], graph: Any, inputs: Any) -> Any:
+def _backend(compilations: list[int], stop: threading.Event, graph: Any, inputs: Any) -> Any:
     """What BACKEND makes; the first time that is run it tries variants, for which a GPU has to itself."""
-    if len(compilations) >= _MOST_KINDS:
-        raise RuntimeError("every layer is another")
+    if stop.is_set() or len(compilations) >= _MOST_KINDS:
+        raise RuntimeError("stopped" if stop.is_set() else "every layer is another")
     compilations.append(len(compilations))
     found = (BACKEND if callable(BACKEND) else torch._dynamo.lookup_backend(BACKEND))(graph, inputs)
     ran = False
@@ -194,36 +211,3 @@ def _backend(compilations: list[int], graph: Any, inputs: Any) -> Any:
         return output
 
     return run
-
-
-def _attend(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    is_causal: bool | None = None,
-    **options: Any,
-) -> tuple[torch.Tensor, None]:
-    """softmax(Q Kᵀ · scaling + mask) V of one token: heads that share keys are rows of one product, nothing is copied."""
-    if (
-        not torch.compiler.is_compiling()
-        or query.shape[2] != 1
-        or dropout
-        or attention_mask is None
-        or attention_mask.dtype != torch.bool
-        or attention_mask.shape[1] != 1
-        or any(options.get(each) is not None for each in _OTHERS)
-    ):
-        plain: tuple[torch.Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **options
-        )
-        return plain
-    rows, heads, _, size = query.shape
-    shared = key.shape[1]
-    scores = (query.reshape(rows, shared, heads // shared, size) @ key.transpose(-1, -2)).float()
-    scores = scores * (size**-0.5 if scaling is None else scaling)
-    scores = scores.masked_fill(~attention_mask, torch.finfo(torch.float32).min)
-    return (scores.softmax(-1).to(value.dtype) @ value).reshape(rows, 1, heads, value.shape[-1]), None
