@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -103,8 +102,9 @@ class Adapting(Protocol):
 class Packing(Protocol):
     """An engine that answers before its layers are as quick as they get."""
 
-    packed: threading.Event
-    """They are."""
+    def wait_until_packed(self, timeout_s: float | None) -> bool:
+        """Wait for that, and have it done soon; gives whether they are."""
+        ...
 
 
 @runtime_checkable

@@ -167,7 +167,7 @@ class TextGenerator(TextModel[_Open], Generator):
             Whether it is.
         """
         engine = self._ready().engine
-        return engine.packed.wait(timeout_s) if isinstance(engine, Packing) else True
+        return engine.wait_until_packed(timeout_s) if isinstance(engine, Packing) else True
 
     @property
     def adapters(self) -> tuple[str, ...]:

@@ -50,6 +50,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
     made = Backend()
     monkeypatch.setattr("tabml.text._torch.compiled.BACKEND", made)
     monkeypatch.setattr("tabml.text._torch.engine._PACK_AFTER_S", 0.01)
+    monkeypatch.setattr("tabml.text._torch.engine._COMPILE_AFTER_S", 0.0)
     return made
 
 
@@ -99,7 +100,7 @@ def config_of(kind: str) -> Any:
 def test_compiled_layers_give_the_tokens_of_transformers(kind: str, opened: Any, backend: Backend) -> None:
     """Alone and together; all layers of a model are compiled once."""
     engine = opened(recipe=kind) if "_" in kind else opened(config_of(kind))
-    assert engine.packed.wait(60)
+    assert engine.wait_until_packed(60)
     prompts = [engine.encode(text) for text in PROMPTS]
     want = [plain(engine, prompt, do_sample=False, max_new_tokens=24) for prompt in prompts]
     before = backend.runs
@@ -117,7 +118,7 @@ def test_one_compilation_is_for_all_rows_and_keys(opened: Any, backend: Backend)
     from tabml.text._torch.steps import Steps
 
     engine = opened(num_hidden_layers=2, max_position_embeddings=4096)
-    assert engine.packed.wait(60)
+    assert engine.wait_until_packed(60)
     found = {}
     for layer_run in (engine._layer_run, None):
         slots = SlotCache(2, 4096)
@@ -187,7 +188,7 @@ def test_layers_that_cannot_be_compiled_cost_speed_alone(
 ) -> None:
     backend.problem = OSError("no C compiler")
     engine = opened()
-    assert engine.packed.wait(60)
+    assert engine.wait_until_packed(60)
     assert caplog.text.count("which is slower") == 1
     assert "no C compiler" in caplog.text
     prompt = engine.encode(PROMPTS[0])
@@ -200,7 +201,7 @@ def test_a_compiled_layer_that_is_off_is_not_used(
 ) -> None:
     backend.factor = 1.01
     engine = opened()
-    assert engine.packed.wait(60)
+    assert engine.wait_until_packed(60)
     assert "a compiled layer is off by" in caplog.text
     assert engine._layer_run is None
 
@@ -208,7 +209,7 @@ def test_a_compiled_layer_that_is_off_is_not_used(
 def test_a_model_of_another_make_answers_as_it_is(opened: Any, backend: Backend) -> None:
     """GPT-2 hands its layers the cache by place."""
     engine = opened(recipe="gpt2")
-    assert engine.packed.wait(60)
+    assert engine.wait_until_packed(60)
     prompt = engine.encode(PROMPTS[0])
     assert tokens(deltas(engine, prompt)) == plain(engine, prompt, do_sample=False, max_new_tokens=24)
 
@@ -222,7 +223,7 @@ def test_an_adapter_ends_the_compiled_layers(
     from tabml.text.repository import ADAPTER_CONFIG, Repository
 
     engine = opened()
-    assert engine.packed.wait(60)
+    assert engine.wait_until_packed(60)
     prompts = [engine.encode(text) for text in PROMPTS]
     want = [plain(engine, prompt, do_sample=False, max_new_tokens=24) for prompt in prompts]
     assert tokens(deltas(engine, prompts[0])) == want[0]
@@ -239,6 +240,22 @@ def test_an_adapter_ends_the_compiled_layers(
     assert backend.runs == before
 
 
+def test_a_few_tokens_start_no_compiler(opened: Any, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that wants no more has not to wait for its end."""
+    monkeypatch.setattr("tabml.text._torch.engine._COMPILE_AFTER_S", 100.0)
+    monkeypatch.setattr("tabml.text._torch.engine._COMPILE_AFTER_STEPS", 60)
+    engine = opened()
+    for _ in range(2):
+        assert deltas(engine, engine.encode("hello"))
+    time.sleep(0.2)
+    assert not backend.called.is_set()
+    assert deltas(engine, engine.encode("hello"))
+    assert backend.called.wait(60)
+    other = opened()
+    assert other.wait_until_packed(60)
+    assert other._layer_run is not None
+
+
 def test_an_engine_is_closed_while_it_compiles(opened: Any, backend: Backend) -> None:
     backend.go.clear()
     engine = opened()
@@ -252,7 +269,7 @@ def test_an_engine_is_closed_while_it_compiles(opened: Any, backend: Backend) ->
 
 def test_a_closed_model_goes(opened: Any, backend: Backend) -> None:
     engine = opened()
-    assert engine.packed.wait(60)
+    assert engine.wait_until_packed(60)
     assert deltas(engine, engine.encode("hello"))
     model = weakref.ref(engine._model)
     engine.close()
@@ -274,6 +291,7 @@ OPEN = """
         prompt = engine.encode("the quick brown fox")
         stream = engine.stream(prompt, GenerationOptions(temperature=0, max_new_tokens=24), Cancellation())
         return [token for delta in stream for token in delta.token_ids]
+    engine._hurry.set()
     before = answer()
 """
 
@@ -283,7 +301,7 @@ def test_inductor_compiles_and_a_process_may_end_meanwhile(
 ) -> None:
     """The second process ends while it compiles."""
     whole = f"""{OPEN}
-    assert engine.packed.wait(200)
+    assert engine.wait_until_packed(200)
     print(engine._layer_run is not None, answer() == before)
     """
     cut = f"""{OPEN}

@@ -55,13 +55,9 @@ class CompiledLayers:
         self._stop = threading.Event()
         self._problem: BaseException | None = None
         self._thread: threading.Thread | None = None
-        self._compiled = torch.compile(
-            _of_its_own(_compute),
-            fullgraph=True,
-            dynamic=False,
-            backend=partial(_backend, self.compilations, self._stop),
-        )
-        self._played = torch._dynamo.run(self._compiled)
+        self._compiled: Any = None
+        self._played: Any = None
+        """The same where it has been compiled already; it never compiles."""
         attend_in_groups(model)
         for index, layer in enumerate(self._layers):
             layer.forward = partial(_forward, index, layer)
@@ -79,11 +75,12 @@ class CompiledLayers:
         self._thread.start()
         while self._thread.is_alive():
             yield "layers"
-        if self._problem is None:
+        problem, self._problem = self._problem, None  # it holds all that was computed with
+        if problem is None:
             self.ready = not self._stop.is_set()
         elif not self._stop.is_set() and threading.main_thread().is_alive():  # else it was the end of the process
             self.stop()
-            raise RuntimeError("its layers can't be compiled") from self._problem
+            raise RuntimeError("its layers can't be compiled") from problem
 
     def run(self, index: int, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A layer in a step, compiled; as it is where it is another than that which was compiled."""
@@ -103,12 +100,19 @@ class CompiledLayers:
         self.stop()
         if self._thread is not None:
             self._thread.join()
-        self._layers, self._model = [], None
+        self._layers, self._model, self._problem = [], None, None
 
     def _try_all(self, scores: Callable[..., torch.Tensor]) -> None:
         try:
             if self._model.device.type == "cuda":
                 torch.cuda.set_device(self._model.device)
+            self._compiled = torch.compile(  # here, for it takes a second to import what that needs
+                _of_its_own(_compute),
+                fullgraph=True,
+                dynamic=False,
+                backend=partial(_backend, self.compilations, self._stop),
+            )
+            self._played = torch._dynamo.run(self._compiled)
             with torch.inference_mode():
                 for rows, span in _SHAPES:
                     self._try_step(scores, rows, span)

@@ -56,8 +56,10 @@ _PADDED = 8192
 """Those of several prompts that a GPU reads together, padding among them."""
 _KEPT_BYTES = 1 << 30
 _PACK_AFTER_S = 0.25
-_POLL_S = 0.02
 """Without a request, before the first; a parent that loads a model asks it something soon."""
+_COMPILE_AFTER_S, _COMPILE_AFTER_STEPS = 2.0, 300
+"""Without a request, or with many: a script that asks for a few tokens ends without waiting for a compiler."""
+_POLL_S = 0.02
 _NO_SLOTS = ("bloom", "mpt", "falcon", "gpt_neo", "xlnet", "reformer")
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
@@ -245,6 +247,8 @@ class TorchEngine:
         self._pack_after, self._changing = _PACK_AFTER_S, threading.Lock()
         self.packed = threading.Event()
         """Every layer is as quick as it gets."""
+        self._hurry = threading.Event()
+        self._stepped = 0
         self._lock = threading.Condition()
         self._waiting: deque[_Run] = deque()
         self._running: list[_Run] = []
@@ -315,6 +319,11 @@ class TorchEngine:
     def adapters(self) -> tuple[str, ...]:
         """The names of the LoRA adapters that are loaded."""
         return tuple(self._adapters)
+
+    def wait_until_packed(self, timeout_s: float | None = None) -> bool:
+        """Wait until every layer is as quick as it gets; see :class:`tabml.text.engine.Packing`."""
+        self._hurry.set()
+        return self.packed.wait(timeout_s)
 
     def load_adapter(self, repository: Repository, name: str) -> None:
         """Load a LoRA adapter; see :class:`tabml.text.engine.Adapting`."""
@@ -418,7 +427,15 @@ class TorchEngine:
 
     def _compile(self) -> Iterator[str]:
         """Go on with compiled layers once they are; steps are recorded again."""
-        if self._compiled is None or self._adapters:
+        if self._compiled is None:
+            return
+        idle_since = time.monotonic()
+        while not self._hurry.is_set() and self._stepped < _COMPILE_AFTER_STEPS:
+            idle_since = time.monotonic() if self._running else idle_since
+            if time.monotonic() - idle_since > _COMPILE_AFTER_S:
+                break
+            yield "nothing yet"
+        if self._adapters:
             return
         try:
             yield from self._compiled.compile(self._scores)
@@ -628,6 +645,7 @@ class TorchEngine:
         for _, run in still:
             self._slots.lengths[run.slot] += 1
             self._texts[run.slot].append(run.next_token)
+        self._stepped += 1
         self._choose_all(still, ahead.step.scores, best)
 
     def _begin(self, runs: list[_Run], steps: Steps) -> _Ahead:
