@@ -158,7 +158,8 @@ class TextGenerator(TextModel[_Open], Generator):
 
         With weights as they are, in float32 or bfloat16 on a CPU, the torch engine answers as soon as they are mapped,
         and copies them into a quicker layout while nobody asks or between tokens: about a second for each gigabyte. On a
-        GPU it compiles what a decoder layer does, in tens of seconds, and answers meanwhile.
+        GPU one decoder layer is compiled for all, which takes some ten seconds, after 300 tokens or two quiet seconds,
+        or once this is called; the model answers meanwhile.
 
         Args:
             timeout_s: Seconds to wait; None for as long as it takes.

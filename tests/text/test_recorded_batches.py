@@ -128,3 +128,27 @@ def test_texts_of_all_lengths_are_one_batch_where_padding_is_free(tiny: TinyMode
         for _ in range(3):
             model.embed(TEXTS)
     assert sizes == [len(TEXTS)] * 3
+
+
+def test_recordings_are_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from tabml.text._torch import recording
+
+    monkeypatch.setattr(recording, "_MOST", 5)
+    made: list[int] = []
+
+    def recorder() -> Any:
+        made.append(0)
+
+        def record(compute: Callable[[], Any]) -> Any:
+            made[-1] += 1
+            return (lambda: None), compute()
+
+        return record
+
+    recordings = recording.Recordings(recorder)
+    for shape in range(12):
+        for _ in range(4):
+            assert recordings.computed(shape, lambda shape=shape: (torch.tensor(shape),))[0] == shape
+    assert made == [5, 5, 2]

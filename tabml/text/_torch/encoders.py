@@ -18,7 +18,7 @@ from tabml.cancellation import current_cancellation
 from tabml.errors import InferenceError, ModelClosedError, ModelKindError, OptionError, TabmlError
 from tabml.text._model import Placement
 from tabml.text._torch.attention import attend_by_products
-from tabml.text._torch.lanes import lanes_of, side_by_side
+from tabml.text._torch.lanes import changes_with_length, lanes_of, side_by_side
 from tabml.text._torch.loading import load_pretrained, load_tokenizer, packed
 from tabml.text._torch.recording import Output, recordings_for
 from tabml.text._torch.teams import disband
@@ -191,7 +191,7 @@ class Encoder:
         self._accepted = frozenset(inspect.signature(model.forward).parameters)
         self.answers_tokens = False
         """Whether outputs are for each token, not for each text."""
-        self.recordings = recordings_for(self.device)
+        self.recordings = None if changes_with_length(model) else recordings_for(self.device)
         """Of batches in a few shapes; None where they don't pay."""
         self._fed: dict[str, torch.Tensor] = {}
         self._lock = threading.Lock()

@@ -18,6 +18,8 @@ log = logging.getLogger("tabml.text")
 
 _EAGER = 2
 """Times that a shape is computed before it is recorded: libraries set themselves up, and a rare shape isn't worth it."""
+_MOST = 256
+"""Recordings of one model; beyond, all are dropped, and what is still needed is recorded again."""
 RECORDING = threading.Lock()
 """One recording at a time in a process, and none while a device is measured."""
 Output = tuple[torch.Tensor, ...]
@@ -58,6 +60,9 @@ class Recordings:
             if self._record is None or seen <= _EAGER or not RECORDING.acquire(blocking=False):
                 return compute()
             try:
+                if len(self._recorded) == _MOST:
+                    self._seen.clear()
+                    self.drop()
                 found = self._recorded[shape] = self._record(compute)
             except Exception as problem:  # what is not recording's fault comes again below
                 log.warning("passes of this model can't be recorded, which is slower", exc_info=problem)
