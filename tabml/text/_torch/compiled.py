@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -44,6 +45,8 @@ class CompiledLayers:
         Raises:
             ValueError: it is of a kind that is not compiled.
         """
+        if os.environ.get("TORCH_COMPILE_DISABLE", "0") != "0":
+            raise ValueError("TORCH_COMPILE_DISABLE is set")
         if model.config.get_text_config()._attn_implementation != "sdpa" or not model._can_set_attn_implementation():
             raise ValueError("its attention is not torch's")
         self._layers = _layers_of(model, layers)
@@ -116,8 +119,6 @@ class CompiledLayers:
             with torch.inference_mode():
                 for rows, span in _SHAPES:
                     self._try_step(scores, rows, span)
-            if not self.compilations:
-                raise RuntimeError("torch.compile is switched off")
         except BaseException as problem:
             self._problem = problem
 
