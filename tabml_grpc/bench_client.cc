@@ -1,7 +1,7 @@
 // A client of C++ that calls one method each time a line comes and prints the milliseconds that took.
 // bench_client ADDRESS METHOD stream|unary REQUEST_FILE [METADATA_KEY METADATA_FILE]
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/impl/codegen/client_unary_call.h>
+#include <grpcpp/impl/client_unary_call.h>
 #include <grpcpp/support/sync_stream.h>
 
 #include <chrono>

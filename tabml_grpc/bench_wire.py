@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -107,9 +107,13 @@ class Server:
         def call() -> float:
             assert client.stdin is not None
             assert client.stdout is not None
-            client.stdin.write("\n")
-            client.stdin.flush()
-            return float(client.stdout.readline()) / 1e3
+            with suppress(BrokenPipeError):
+                client.stdin.write("\n")
+                client.stdin.flush()
+            said = client.stdout.readline()
+            if not said:
+                raise RuntimeError(f"the client of C++ has ended with {client.wait()}; its stderr says why")
+            return float(said) / 1e3
 
         return call
 
