@@ -167,7 +167,7 @@ class Seq2Seq:
         mask = torch.zeros((len(rows), longest), dtype=torch.long)
         for at, row in enumerate(rows):
             ids[at, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
-            mask[at, : len(row["attention_mask"])] = torch.tensor(row["attention_mask"])
+            mask[at, : len(row["input_ids"])] = 1
         with self._lock, torch.inference_mode():
             if self._closed:
                 raise ModelClosedError("this model is closed; open a new one")
