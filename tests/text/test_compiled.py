@@ -88,6 +88,8 @@ def config_of(kind: str) -> Any:
         "vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 128,
     }  # fmt: skip
+    if kind == "as wide as the keys":
+        return transformers.LlamaConfig(num_hidden_layers=2, **{**size, "hidden_size": 640, "intermediate_size": 257})
     if kind == "mistral":
         return transformers.MistralConfig(num_hidden_layers=3, sliding_window=7, **size)
     if kind == "qwen3":
@@ -96,7 +98,7 @@ def config_of(kind: str) -> Any:
     return transformers.Gemma3TextConfig(num_hidden_layers=3, sliding_window=7, layer_types=layer_types, **size)
 
 
-@pytest.mark.parametrize("kind", ["llama_chat", "code_fim", "mistral", "qwen3", "gemma3"])
+@pytest.mark.parametrize("kind", ["llama_chat", "code_fim", "mistral", "qwen3", "gemma3", "as wide as the keys"])
 def test_compiled_layers_give_the_tokens_of_transformers(kind: str, opened: Any, backend: Backend) -> None:
     """Alone and together; all layers of a kind are compiled once, or once for all."""
     engine = opened(recipe=kind) if "_" in kind else opened(config_of(kind))

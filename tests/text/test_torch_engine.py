@@ -538,6 +538,80 @@ def test_answers_that_memory_is_too_small_for_wait(
         engine.close()
 
 
+def short_of_memory(engine: Any, monkeypatch: pytest.MonkeyPatch, slots: int, tokens: int) -> None:
+    """As on a GPU that has room for so many slots of so many tokens: the cache can't grow beyond."""
+    import torch
+
+    from tabml.text._torch.cache import SlotCache
+
+    held = engine._slots
+    most = held.bytes_held // (held._capacity * held._slots) * slots * (tokens + 1)
+    reserve = SlotCache._reserve
+
+    def limited(cache: Any, tokens: int) -> None:
+        more = cache.growth(len(cache.lengths), tokens)
+        if more is not None and cache.bytes_held + more > most:
+            raise torch.OutOfMemoryError("no more")
+        reserve(cache, tokens)
+
+    monkeypatch.setattr(SlotCache, "_reserve", limited)
+    monkeypatch.setattr(engine, "_free_bytes", lambda: most - engine._slots.bytes_held)
+
+
+@pytest.mark.parametrize(("before", "lengths", "most"), [(60, [3000], 4), (16, [20] * 14, 1500)])
+def test_what_earlier_prompts_left_takes_no_room_from_answers(
+    before: int, lengths: list[int], most: int, tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine(tiny("llama_chat"), MODES[1], max_position_embeddings=4096)
+    try:
+        words = engine.encode("the quick brown fox ") * 1000
+        few, many = (GenerationOptions(temperature=0, max_new_tokens=each) for each in (4, most))
+        for stream in [engine.stream([5 + at, *words[:20]], few, Cancellation()) for at in range(before)]:
+            assert tokens(list(stream))
+        short_of_memory(engine, monkeypatch, 16, 4096)
+        streams = [engine.stream([100 + at, *words[:size]], many, Cancellation()) for at, size in enumerate(lengths)]
+        assert [len(tokens(list(stream))) for stream in streams] == [most] * len(lengths)
+    finally:
+        engine.close()
+
+
+def test_who_waits_for_memory_and_goes_lets_others_pass(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine(tiny("llama_chat"), MODES[1], max_position_embeddings=4096)
+    try:
+        words = engine.encode("the quick brown fox ") * 1000
+        assert len([tokens(each) for each in side_by_side(engine, [words[:5], words[:9]], [GREEDY] * 2)]) == 2
+        short_of_memory(engine, monkeypatch, 2, 1024)
+        cancellation = Cancellation()
+        long = engine.stream(words[:10], GenerationOptions(temperature=0, max_new_tokens=900), cancellation)
+        next(long)
+        gone = Cancellation()
+        big = engine.stream(words[:3000], GREEDY, gone)
+        gone.cancel()
+        assert tokens(deltas(engine, words[:7])), "it has waited for the long one's end"
+        assert engine._running, "the long one has ended, so the test showed nothing"
+        with pytest.raises(CallCancelledError):
+            next(big)
+        cancellation.cancel()
+    finally:
+        engine.close()
+
+
+def test_nobody_waits_for_a_closed_engine_to_be_quick(tiny: Callable[[str], Path]) -> None:
+    engine = open_engine(tiny("llama_chat"))
+    engine.packed.clear()
+    engine._packing = iter(lambda: time.sleep(0.01) or "layer", None)
+    found: list[bool] = []
+    waiting = threading.Thread(target=lambda: found.append(engine.wait_until_packed()), daemon=True)
+    waiting.start()
+    time.sleep(0.1)
+    engine.close()
+    waiting.join(20)
+    assert found == [False]
+    assert engine.wait_until_packed() is False
+
+
 def test_a_closed_engine_says_so_and_so_do_its_answers(tiny: Callable[[str], Path]) -> None:
     engine = open_engine(tiny("llama_chat"))
     stream = engine.stream(engine.encode("hello"), GenerationOptions(seed=1, max_new_tokens=200), Cancellation())

@@ -25,8 +25,8 @@ from tabml.text._torch.recording import RECORDING
 BACKEND: Any = "inductor"
 """Of torch.compile: its name, or what it is."""
 _SHAPES = ((11, 257), (6, 640))
-"""Rows and keys of the step that is compiled, and of another that must do with that or is compiled too. No other size in
-it is the same, or Dynamo would think they always are."""
+"""Rows and keys of the step that is compiled, and of another that must do with that or is compiled too. Of what varies
+nothing else is as large, or Dynamo would think it always is."""
 _MOST_KINDS = 4
 _FAR_OFF = {torch.float32: 1e-3}
 _NUMBERS = itertools.count()
@@ -151,11 +151,13 @@ class CompiledLayers:
         own = slots.of_layer(index)
         if own is None:
             raise RuntimeError("a layer has no keys of its own")
+        rows, span = sizes
         for tensor in torch.utils._pytree.tree_leaves((args, kwargs)):
             if isinstance(tensor, torch.Tensor):
-                for axis, size in enumerate(tensor.shape):
-                    if size in sizes:
-                        torch._dynamo.mark_dynamic(tensor, axis)
+                if tensor.ndim and tensor.shape[0] == rows:
+                    torch._dynamo.mark_dynamic(tensor, 0)
+                if tensor.ndim == 4 and tensor.shape[-1] == span:  # a mask
+                    torch._dynamo.mark_dynamic(tensor, 3)
         own.mark()
         found = self._compiled(layer, args, {**kwargs, "past_key_values": own})
         one, other = (each[0] if isinstance(each, tuple) else each for each in (wanted, found))

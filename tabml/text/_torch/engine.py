@@ -84,6 +84,11 @@ class _Request:
         """Nobody listens any more."""
         self.gone = True
 
+    @property
+    def unwanted(self) -> bool:
+        """Nobody listens, or somebody has said to stop."""
+        return self.gone or self.cancellation.cancelled
+
     def late(self, now: float) -> bool:
         """Whether its ``max_time_s`` is over."""
         most = self.options.max_time_s
@@ -323,7 +328,7 @@ class TorchEngine:
     def wait_until_packed(self, timeout_s: float | None = None) -> bool:
         """Wait until every layer is as quick as it gets; see :class:`tabml.text.engine.Packing`."""
         self._hurry.set()
-        return self.packed.wait(timeout_s)
+        return self.packed.wait(timeout_s) and not self._closing
 
     def load_adapter(self, repository: Repository, name: str) -> None:
         """Load a LoRA adapter; see :class:`tabml.text.engine.Adapting`."""
@@ -401,6 +406,7 @@ class TorchEngine:
             if all(run.begun for run in self._running):
                 self._pack()
         self._packing = iter(())
+        self.packed.set()  # nobody waits for a model that is closed
         for run in ending:
             run.request.out.put(ModelClosedError("the model was closed"))
 
@@ -492,7 +498,7 @@ class TorchEngine:
 
     def _check(self, run: _Run, now: float) -> None:
         request = run.request
-        if request.gone or request.cancellation.cancelled:
+        if request.unwanted:
             self._leave(run)
         elif request.late(now):
             self._finish(run, "time")
@@ -509,20 +515,25 @@ class TorchEngine:
     def _admit(self) -> None:
         while len(self._running) < self._most_together:
             with self._lock:
+                while self._waiting and self._waiting[0].request.unwanted:
+                    self._waiting.popleft()
                 if not self._waiting or not self._fits(self._waiting[0]):
                     return
                 run = self._waiting.popleft()
-            if run.request.gone or run.request.cancellation.cancelled:
-                continue
             self._running.append(run)  # first: when placing fails, it is told
             self._place(run)
 
     def _fits(self, run: _Run) -> bool:
-        """Whether the cache can become as large as this answer and those that run need it."""
-        if not self._running:
-            return True
-        longest = max(len(each.request.prompt) + each.most for each in (run, *self._running))
-        return self._has_room(max(rows_for(len(self._running) + 1), len(self._owners)), longest)
+        """Whether the cache can become as large as this answer and those that run need it; alone it gets what there is."""
+        fits = self._has_room(max(rows_for(len(self._running) + 1), len(self._owners)), self._longest(run))
+        if self._running or fits:
+            return fits
+        self._forget()  # what idle slots keep would grow along
+        return True
+
+    def _longest(self, *more: _Run) -> int:
+        """Tokens that the longest of these answers and those that run may get to, with its prompt."""
+        return max(len(run.request.prompt) + run.most for run in (*more, *self._running))
 
     def _has_room(self, slots: int, tokens: int) -> bool:
         """For so many slots with so many tokens, where memory is a GPU's."""
@@ -561,7 +572,7 @@ class TorchEngine:
         if empty:
             return empty[0]
         enough = len(self._owners) >= 2 * self._most_together or self._slots.bytes_held > _KEPT_BYTES
-        if idle and (enough or len(idle) > 4 or not self._has_room(len(self._owners) + 1, 0)):
+        if idle and (enough or len(idle) > 4 or not self._has_room(len(self._owners) + 1, self._longest())):
             return min(idle, key=lambda slot: len(self._texts[slot]))
         return self._add_slot()
 
@@ -825,9 +836,9 @@ def _decoder(tokenizer: Any) -> Callable[..., str]:
 
 
 def _free_bytes(device: torch.device) -> int:
-    """Of a GPU's memory, with what torch keeps for later; a tenth is left for what a pass computes with."""
+    """Of a GPU's memory, with what torch keeps for later; a part is left for what a pass computes with."""
     free, _ = torch.cuda.mem_get_info(device)
-    return int(0.9 * (free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)))
+    return int(0.8 * (free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)))
 
 
 def _common(one: Sequence[int], other: Sequence[int], most: int) -> int:
