@@ -98,7 +98,7 @@ def config_of(kind: str) -> Any:
     return transformers.Gemma3TextConfig(num_hidden_layers=3, sliding_window=7, layer_types=layer_types, **size)
 
 
-@pytest.mark.parametrize("kind", ["llama_chat", "code_fim", "mistral", "qwen3", "gemma3", "as wide as the keys"])
+@pytest.mark.parametrize("kind", ["llama_chat", "mistral", "qwen3", "gemma3", "as wide as the keys"])
 def test_compiled_layers_give_the_tokens_of_transformers(kind: str, opened: Any, backend: Backend) -> None:
     """Alone and together; all layers of a kind are compiled once, or once for all."""
     engine = opened(recipe=kind) if "_" in kind else opened(config_of(kind))
@@ -321,8 +321,6 @@ def test_inductor_compiles_and_a_process_may_end_meanwhile(
     caches = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     ended = run_python(whole, tiny("llama_chat"), timeout=240, **caches)
     assert (ended.returncode, ended.stdout) == (0, "True True\n"), ended.stderr
-    for wait in (0.3, 2.5):
-        ended = run_python(
-            cut, tiny("llama_chat"), wait, timeout=240, TORCHINDUCTOR_CACHE_DIR=str(tmp_path / str(wait))
-        )
-        assert (ended.returncode, ended.stdout) == (0, "False\n"), ended.stderr
+    caches = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "other")}
+    ended = run_python(cut, tiny("llama_chat"), 1.5, timeout=240, **caches)
+    assert (ended.returncode, ended.stdout) == (0, "False\n"), ended.stderr
