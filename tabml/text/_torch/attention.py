@@ -1,6 +1,7 @@
-"""Attention as two matrix products and a softmax: of short texts in bfloat16 on a CPU, and of one token in compiled layers.
+"""Attention written out where torch's own kernel isn't the quickest.
 
-torch's own kernel works on blocks, which pays where the table of all pairs outgrows the processor's cache. With heads of 32
+Of short texts in bfloat16 on a CPU it is two matrix products and a softmax, of one token in compiled layers sums, a softmax
+and a product. torch's own kernel works on blocks, which pays where the table of all pairs outgrows the processor's cache. With heads of 32
 and texts of up to 160 tokens it takes 1.4 to 2.3 times as long where the processor multiplies bfloat16 (measured on Zen 4).
 In float32, or where bfloat16 is emulated, it is the quicker one by far.
 """
@@ -37,7 +38,7 @@ def attend_by_products(model: Any) -> None:
 
 
 def attend_in_groups(model: Any) -> None:
-    """Have compiled layers of a model attend with one token by products; else it is torch's kernel that they call."""
+    """Have compiled layers of a model attend with one token in groups; all else calls torch's kernel."""
     ALL_ATTENTION_FUNCTIONS.register(_GROUPED, _attend_in_groups)
     ALL_MASK_ATTENTION_FUNCTIONS.register(_GROUPED, sdpa_mask)
     model.set_attn_implementation(_GROUPED)
@@ -98,7 +99,7 @@ def _attend_in_groups(
     """softmax(Q Kᵀ · scaling + mask) V of one token: heads that share keys do so, nothing is copied.
 
     Q Kᵀ is written as sums, which a compiler joins with what comes behind them. On an H200, 30 layers with 9 heads of 64, it
-    is as quick as torch's kernel at 256 keys, and 1.6 times as quick at 4096.
+    takes 1.07 times as long as torch's kernel at 256 keys (whole steps), and is 1.6 times as quick at 4096.
     """
     if (
         not torch.compiler.is_dynamo_compiling()  # the other one is true for all threads while one compiles

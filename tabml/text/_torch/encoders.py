@@ -252,9 +252,8 @@ class Encoder:
             found = recorded.computed(
                 (rows, longest, left, *arrays, like), lambda: tuple(each.float() for each in compute(fed))
             )
-            return [
-                each[: len(batch)].to("cpu", copy=True).numpy() for each in found
-            ]  # the next come to the same place
+            # copied: the next batch's come to the same place
+            return [each[: len(batch)].to("cpu", copy=True).numpy() for each in found]
 
     def _padded(self, batch: Sequence[Encoded], longest: int, left: bool) -> dict[str, NDArray[np.int64]]:
         at, lengths = np.arange(longest), np.array([one.length for one in batch])[:, None]

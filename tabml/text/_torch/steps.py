@@ -1,4 +1,4 @@
-"""Decode steps of few shapes, so that a GPU can be given each as one recording.
+"""Decode steps, and passes over prompts, of few shapes, so that a GPU can be given each as one recording.
 
 Everything that changes from step to step (tokens, positions) lies in memory of the device, and what is Python's (the
 number of rows, of keys) is rounded up to one of few sizes. A step also leaves the next one's tokens and positions:
