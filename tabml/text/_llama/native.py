@@ -13,7 +13,8 @@ import os
 import secrets
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,9 @@ class NativeServer:
         wanted.ui = wanted.endpoint_slots = wanted.endpoint_props = wanted.fit_params = False
         self._key = secrets.token_hex(16)
         wanted.api_keys = [self._key]
-        with tempfile.TemporaryDirectory(prefix="tabml-") as folder:
-            address = f"{folder}/llama.sock"  # the ending makes it one
+        with tempfile.TemporaryDirectory(prefix="tabml-") as folder, _opened(folder) as descriptor:
+            # the ending makes it a socket; by way of the descriptor, as the folder's own path may be longer than one takes
+            address = f"/proc/self/fd/{descriptor}/llama.sock"
             wanted.hostnames = [address]
             try:
                 self._server = xllamacpp.Server(wanted)
@@ -124,6 +126,16 @@ class NativeServer:
         """Free the model; no completion may run any more."""
         del self._server
         os.close(self._socket)
+
+
+@contextmanager
+def _opened(folder: str) -> Iterator[int]:
+    """A descriptor of the folder."""
+    descriptor = os.open(folder, os.O_PATH)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 class _Connection(http.client.HTTPConnection):
