@@ -1,5 +1,7 @@
 # Two commands do all set-up: `make demo` and `make test`.
 PYTHON ?= python3
+# Processes that run tests; each wants 3 GB of memory.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 CONVERT := .venv-convert
@@ -50,7 +52,8 @@ test: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest -q
+# Processes side by side must not keep each other's cores busy with waiting, hence the policy.
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m pytest tests/benchmarks --benchmark-only -q -s

@@ -28,7 +28,29 @@ def packed(field: int, array: Float32) -> bytes:
 
 def nested(field: int, content: bytes) -> bytes:
     """The bytes of a message as a field of another."""
-    return _varint(field << 3 | 2) + _varint(len(content)) + content
+    return _head(field, len(content)) + content
+
+
+def with_floats(field: int, array: Float32, rest: bytes) -> bytes:
+    """:func:`packed` and the rest of the message, copied once: for arrays of many kilobytes."""
+    floats = np.ascontiguousarray(array, "<f4")
+    return b"".join((_head(field, floats.nbytes), floats.data.cast("B") if floats.size else b"", rest))
+
+
+def with_rows(field: int, inner: int, array: Float32, rest: bytes) -> bytes:
+    """A repeated message field whose messages have one ``repeated float`` each, by its number; then the rest."""
+    count, width = array.shape
+    head = _head(inner, 4 * width)
+    head = _head(field, len(head) + 4 * width) + head
+    rows = np.empty((count, len(head) + 4 * width), np.uint8)
+    rows[:, : len(head)] = np.frombuffer(head, np.uint8)
+    rows[:, len(head) :] = np.ascontiguousarray(array, "<f4").view(np.uint8)
+    return b"".join((rows.data.cast("B") if rows.size else b"", rest))
+
+
+def _head(field: int, length: int) -> bytes:
+    """What stands before so many bytes."""
+    return _varint(field << 3 | 2) + _varint(length)
 
 
 @cache

@@ -22,12 +22,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tabml_grpc import process
+
+if __name__ == "__main__":
+    process.tune_allocator()  # before gRPC allocates: afterwards a reply of 196 KB takes 0.1 ms longer
+
 import grpc
 from google.protobuf.message import Message
 
 from tabml.bench import Row
 from tabml.text import GenerationOptions, TextEmbedder, TextGenerator
-from tabml_grpc import process
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.text import OPTIONS
 from tabml_grpc.v1 import text_pb2
@@ -292,5 +296,4 @@ def main(command: str, where: str = "", *numbers: str) -> None:
 
 
 if __name__ == "__main__":
-    process.tune_allocator()
     main(*sys.argv[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from google.protobuf.message import Message
@@ -103,6 +103,7 @@ class Text:
                     await asyncio.shield(running)
 
 
+@cache
 def _kind(pipeline: str) -> type:
     """The class of a pipeline of tabml's own."""
     from importlib import import_module
