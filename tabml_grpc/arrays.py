@@ -21,9 +21,10 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def packed(field: int, array: Float32) -> bytes:
-    """A ``repeated float`` field as bytes of a message, or a ``bytes`` field that holds them."""
-    return nested(field, np.ascontiguousarray(array, "<f4").tobytes())
+def packed(field: int, array: Float32, rest: bytes = b"") -> bytes:
+    """A ``repeated float`` field as bytes of a message, or a ``bytes`` field that holds them; then the message's rest."""
+    floats = np.ascontiguousarray(array, "<f4")
+    return b"".join((_head(field, floats.nbytes), floats.data, rest))
 
 
 def nested(field: int, content: bytes) -> bytes:
@@ -31,13 +32,7 @@ def nested(field: int, content: bytes) -> bytes:
     return _head(field, len(content)) + content
 
 
-def with_floats(field: int, array: Float32, rest: bytes) -> bytes:
-    """:func:`packed` and the rest of the message, copied once: for arrays of many kilobytes."""
-    floats = np.ascontiguousarray(array, "<f4")
-    return b"".join((_head(field, floats.nbytes), floats.data.cast("B") if floats.size else b"", rest))
-
-
-def with_rows(field: int, inner: int, array: Float32, rest: bytes) -> bytes:
+def packed_rows(field: int, inner: int, array: Float32, rest: bytes) -> bytes:
     """A repeated message field whose messages have one ``repeated float`` each, by its number; then the rest."""
     count, width = array.shape
     head = _head(inner, 4 * width)
@@ -45,7 +40,7 @@ def with_rows(field: int, inner: int, array: Float32, rest: bytes) -> bytes:
     rows = np.empty((count, len(head) + 4 * width), np.uint8)
     rows[:, : len(head)] = np.frombuffer(head, np.uint8)
     rows[:, len(head) :] = np.ascontiguousarray(array, "<f4").view(np.uint8)
-    return b"".join((rows.data.cast("B") if rows.size else b"", rest))
+    return b"".join((rows.data, rest))
 
 
 def _head(field: int, length: int) -> bytes:

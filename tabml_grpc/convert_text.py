@@ -12,7 +12,7 @@ import numpy as np
 from tabml.generation.options import GenerationOptions
 from tabml.generation.results import Delta, TokenLogprob, ToolCall, Usage
 from tabml.text.results import Embeddings, read_only
-from tabml_grpc.arrays import with_floats, with_rows
+from tabml_grpc.arrays import packed, packed_rows
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.statuses import RequestError
 from tabml_grpc.v1 import text_pb2 as v1
@@ -147,7 +147,7 @@ def json_of(name: str, text: str, kind: type) -> Any:
 def embeddings_to_v1(found: Embeddings) -> bytes:
     """The bytes of an ``EmbedResponse``: as a message they would be copied twice more."""
     tail = v1.EmbedResponse(dimensions=found.dimensions, prompt_tokens=found.prompt_tokens)
-    return with_floats(1, found.vectors, tail.SerializeToString())
+    return packed(1, found.vectors, tail.SerializeToString())
 
 
 def embeddings_from_v1(message: v1.EmbedResponse) -> Embeddings:
@@ -159,7 +159,7 @@ def embeddings_from_v1(message: v1.EmbedResponse) -> Embeddings:
 def embeddings_to_ml(found: Embeddings) -> bytes:
     """The bytes of a ``GeneratedEmbeddingsResponse``: building it number by number takes a hundred times as long."""
     tail = ml.GeneratedEmbeddingsResponse(prompt_tokens=found.prompt_tokens, dim=found.dimensions)
-    return with_rows(1, 1, found.vectors, tail.SerializeToString())
+    return packed_rows(1, 1, found.vectors, tail.SerializeToString())
 
 
 def each(kind: Any, values: Sequence[Any]) -> list[Any]:
