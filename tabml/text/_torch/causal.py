@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import transformers
 
@@ -21,9 +21,8 @@ from tabml.text._torch.loading import (
     told,
 )
 from tabml.text._torch.teams import disband
+from tabml.text._torch.unpacking import read_once
 from tabml.text.repository import Repository
-
-Value = TypeVar("Value")
 
 
 def load_engine(
@@ -60,10 +59,7 @@ def load_gguf_engine(repository: Repository, placement: Placement, *, context_le
         raise UnavailableHereError(
             "engine='torch' reads GGUF with accelerate and gguf; run: python -m pip install accelerate gguf"
         )
-    from transformers import modeling_gguf_pytorch_utils as reader
-
-    with quiet(), told(repository, "the model"):
-        reader.tqdm = _no_bar  # no setting of transformers reaches this one
+    with quiet(), told(repository, "the model"), read_once():
         model = transformers.AutoModelForCausalLM.from_pretrained(
             repository.path,
             gguf_file=name,
@@ -89,10 +85,6 @@ def _engine(model: Any, tokenizer: Any, context_length: int | None, packing: Ite
     )
     disband()  # what loading and packing took; the engine computes in a thread of its own
     return engine
-
-
-def _no_bar(values: Iterable[Value], **_: object) -> Iterable[Value]:
-    return values
 
 
 def _template(tokenizer: Any) -> str | None:
