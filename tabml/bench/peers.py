@@ -14,7 +14,8 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from sentence_transformers.sentence_transformer import modules
-from transformers import modeling_gguf_pytorch_utils
+
+from tabml.text._torch.unpacking import read_once
 
 
 class PlainGenerator:
@@ -96,16 +97,17 @@ class PlainEmbedder:
 def unpack(file: Path, folder: Path) -> None:
     """Write a GGUF file's model in the layout of transformers, in float32."""
     options = {"gguf_file": file.name}
-    modeling_gguf_pytorch_utils.tqdm = lambda values, **_: values
     transformers.utils.logging.disable_progress_bar()
-    model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
+    with read_once():
+        model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **options)
     plain = transformers.AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
     plain.load_state_dict(model.state_dict())  # the other one calls itself quantised, and can't be saved
     if hasattr(plain.config, "quantization_config"):
         del plain.config.quantization_config
     plain.generation_config = model.generation_config
     plain.save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(file.parent, **options).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def bandwidth() -> float:
