@@ -15,6 +15,7 @@ import transformers
 from numpy.typing import NDArray
 from sentence_transformers.sentence_transformer import modules
 
+from tabml.text._torch.loading import quiet
 from tabml.text._torch.unpacking import read_once
 
 
@@ -97,17 +98,17 @@ class PlainEmbedder:
 def unpack(file: Path, folder: Path) -> None:
     """Write a GGUF file's model in the layout of transformers, in float32."""
     options = {"gguf_file": file.name}
-    transformers.utils.logging.disable_progress_bar()
-    with read_once():
-        model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **options)
-    plain = transformers.AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
-    plain.load_state_dict(model.state_dict())  # the other one calls itself quantised, and can't be saved
-    if hasattr(plain.config, "quantization_config"):
-        del plain.config.quantization_config
-    plain.generation_config = model.generation_config
-    plain.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with quiet():
+        with read_once():
+            model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **options)
+        plain = transformers.AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
+        plain.load_state_dict(model.state_dict())  # the other one calls itself quantised, and can't be saved
+        if hasattr(plain.config, "quantization_config"):
+            del plain.config.quantization_config
+        plain.generation_config = model.generation_config
+        plain.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def bandwidth() -> float:

@@ -520,37 +520,6 @@ def test_the_catalog_is_trusted_by_content_not_by_name(write: Callable[..., Path
     assert not _is_of_catalog(genuine, FileRef("elsewhere", entry.file))
 
 
-def test_a_file_that_is_read_once_gives_what_transformers_reads(write: Callable[..., Path]) -> None:
-    import gguf
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
-
-    from tabml.text._torch.loading import quiet
-    from tabml.text._torch.unpacking import read_once
-
-    def load(path: Path) -> tuple[Any, Any]:
-        where: Any = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
-        with quiet():
-            return AutoModelForCausalLM.from_pretrained(**where), AutoTokenizer.from_pretrained(**where)
-
-    functions = gguf.GGUFReader, gguf.get_tensor_name_map, modeling_gguf_pytorch_utils.tqdm
-    path = write()
-    model, tokenizer = load(path)
-    with read_once():
-        assert gguf.GGUFReader not in functions
-        ours, our_tokenizer = load(path)
-    assert ours.config.to_dict() == model.config.to_dict()
-    assert our_tokenizer.get_vocab() == tokenizer.get_vocab()
-    assert len(model.state_dict()) > 10
-    for (name, mine), (known, theirs) in zip(ours.state_dict().items(), model.state_dict().items(), strict=True):
-        assert name == known
-        assert torch.equal(mine, theirs)
-    path.write_bytes(bytes(64))
-    with pytest.raises(ValueError, match="magic"), read_once():
-        load(path)
-    assert functions == (gguf.GGUFReader, gguf.get_tensor_name_map, modeling_gguf_pytorch_utils.tqdm)
-
-
 @pytest.mark.parametrize("name", ["llama.cpp", "torch"])
 def test_a_grammar_that_cannot_be_followed_is_an_error_not_another_text(
     name: str, model: TextGenerator, other: TextGenerator
