@@ -24,7 +24,7 @@ import transformers
 from tabml.errors import CorruptModelError, ModelKindError, ModelLoadError, OptionError, TabmlError
 from tabml.text._model import Placement
 from tabml.text._torch.originals import Originals
-from tabml.text._torch.packing import blocked_suits_many_rows, kernels, packing
+from tabml.text._torch.packing import kernels, packing, packing_suits_many_rows
 from tabml.text.repository import Repository
 
 LOADING = threading.RLock()
@@ -201,7 +201,7 @@ def packed(model: Any, placement: Placement, repository: Repository, *, many_row
             only.
     """
     plain = model.dtype == torch.float32 and not placement.quantization and placement.dtype != "float16"
-    if not (many_rows and plain) or blocked_suits_many_rows():
+    if not (many_rows and plain) or packing_suits_many_rows():
         deque(packed_later(model, placement, repository), maxlen=0)
     return model
 

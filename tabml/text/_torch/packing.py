@@ -1,14 +1,15 @@
 """Linear layers in the layouts that the CPU multiplies fastest: the matrix products are what a token costs.
 
-Kernels that come with stock torch: oneDNN's blocked layout (the same arithmetic), float16 weights (FBGEMM's), int8 weights with a scale a row,
-int4 weights with scale and zero point a group of 32. They are torch's private operators: :func:`kernels` tries each
-once, and what fails is not used.
+Kernels that come with stock torch: the layouts of MKL and oneDNN (the same arithmetic), float16 weights (FBGEMM's), int8
+weights with a scale a row, int4 weights with scale and zero point a group of 32. Most are torch's private operators:
+:func:`kernels` tries each once, and what fails is not used.
 """
 
 from __future__ import annotations
 
+import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -16,11 +17,15 @@ import torch
 from torch import nn
 
 from tabml.errors import OptionError
+from tabml.text._torch.mkl import MklLinear
 from tabml.text._torch.originals import Originals, span_of
 
 _GROUP = 32
 _MOST_HALF = 65504.0
 _LEAST = 64
+_CLEARLY = 1.25
+"""How much quicker oneDNN has to be than MKL: of two that are about as quick a machine always takes the same."""
+_TRIED_ROWS = (1, 16)
 _SKIPPED_INT4 = ("lm_head", "embed_out", "output_projection")
 
 
@@ -99,6 +104,7 @@ class Int4Linear(nn.Module):
 
 
 _KINDS: dict[str, tuple[type[nn.Module], torch.dtype]] = {
+    "mkl": (MklLinear, torch.float32),
     "blocked": (BlockedLinear, torch.float32),
     "blocked bfloat16": (BlockedLinear, torch.bfloat16),
     "float16": (HalfLinear, torch.float32),
@@ -109,7 +115,7 @@ _KINDS: dict[str, tuple[type[nn.Module], torch.dtype]] = {
 
 @cache
 def kernels() -> frozenset[str]:
-    """What this torch and processor can do: ``blocked``, ``blocked bfloat16``, ``float16``, ``int8``, ``int4``."""
+    """What this torch and processor can do: ``mkl``, ``blocked``, ``blocked bfloat16``, ``float16``, ``int8``, ``int4``."""
     found = set()
     for name, (kind, dtype) in _KINDS.items():
         linear = nn.Linear(64, 64, dtype=dtype)
@@ -124,12 +130,40 @@ def kernels() -> frozenset[str]:
     return frozenset(found)
 
 
-def blocked_suits_many_rows() -> bool:
-    """Whether oneDNN's layout is quicker in float32 for whole texts too, not only for single tokens.
+@cache
+def float32_layout() -> str:
+    """``mkl`` or ``blocked``: that which multiplies faster on this processor, by a trial of 20 ms.
 
-    Measured with all-MiniLM-L6-v2: 6 to 13 % of a batch's processor time with AVX512 (Zen 4), nothing with AVX2.
+    On a Xeon of 2019 (AVX512 without bfloat16) MKL takes half of oneDNN's time for 1 to 32 rows, a tenth less for 512.
     """
-    return "blocked" in kernels() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    if not {"mkl", "blocked"} <= kernels():
+        return "mkl" if "mkl" in kernels() else "blocked"
+    share = 1.0
+    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        linear = nn.Linear(1024, 1024, bias=False)
+        layers = {kind: [kind(linear) for _ in range(3)] for kind in (MklLinear, BlockedLinear)}
+        for rows in _TRIED_ROWS:
+            x = torch.ones(rows, linear.in_features)
+            seconds = {kind: min(_seconds(each, x) for _ in range(5)) for kind, each in layers.items()}
+            share *= seconds[MklLinear] / seconds[BlockedLinear]
+    return "blocked" if share > _CLEARLY ** len(_TRIED_ROWS) else "mkl"
+
+
+def _seconds(layers: Sequence[nn.Module], x: torch.Tensor) -> float:
+    began = time.perf_counter()
+    for layer in layers:
+        layer(x)
+    return time.perf_counter() - began
+
+
+def packing_suits_many_rows() -> bool:
+    """Whether the layout of float32 is quicker for whole texts too, not only for single tokens.
+
+    Measured with all-MiniLM-L6-v2: MKL's always; oneDNN's saves 6 to 13 % of a batch's processor time with AVX512 (Zen 4),
+    nothing with AVX2.
+    """
+    layout = float32_layout()
+    return layout in kernels() and (layout == "mkl" or torch.backends.cpu.get_cpu_capability().startswith("AVX512"))
 
 
 def pack(model: nn.Module, kind: str | None, originals: Originals | None = None) -> int:
@@ -155,7 +189,7 @@ def packing(
     """
     if kind is not None and kind not in kernels():
         raise OptionError(f"quantization={kind!r} is not possible with this torch and processor")
-    return _packing(model, kind or "blocked", originals)
+    return _packing(model, kind or "", originals)
 
 
 def _packing(model: nn.Module, wanted: str, made: Originals | Callable[[], Originals] | None) -> Iterator[str]:
@@ -180,9 +214,10 @@ def _packing(model: nn.Module, wanted: str, made: Originals | Callable[[], Origi
 
 
 def _packed(name: str, layer: nn.Linear, wanted: str) -> Any:
-    if wanted == "blocked":
-        kind = {torch.float32: "blocked", torch.bfloat16: "blocked bfloat16"}.get(layer.weight.dtype)
-        return BlockedLinear(layer) if kind in kernels() else None
+    if not wanted:
+        dtype = layer.weight.dtype
+        kind = float32_layout() if dtype is torch.float32 else f"blocked {str(dtype).removeprefix('torch.')}"
+        return _KINDS[kind][0](layer) if kind in kernels() else None
     if wanted == "float16":
         return HalfLinear(layer) if float(layer.weight.detach().abs().max()) <= _MOST_HALF else None
     if wanted == "int4" and layer.in_features % _GROUP == 0 and not name.endswith(_SKIPPED_INT4):
