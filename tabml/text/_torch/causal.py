@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import transformers
@@ -20,6 +21,7 @@ from tabml.text._torch.loading import (
     resolve_dtype,
     told,
 )
+from tabml.text._torch.shortcut import shortened
 from tabml.text._torch.teams import disband
 from tabml.text._torch.unpacking import read_once
 from tabml.text.repository import Repository
@@ -81,7 +83,7 @@ def _engine(model: Any, tokenizer: Any, context_length: int | None, packing: Ite
         chat_template=_template(tokenizer),
         end_ids=_end_ids(model, tokenizer),
         context_length=context_length,
-        packing=packing,
+        packing=chain(packing, shortened(model)),
     )
     disband()  # what loading and packing took; the engine computes in a thread of its own
     return engine
