@@ -94,6 +94,15 @@ def test_a_layer_that_computes_something_else_is_left_alone(
     assert not any("forward" in vars(layer) for layer in model.model.layers)
 
 
+def test_a_layer_with_other_modules_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    model = made(CONFIGS["llama"]())
+    model.model.layers[0].input_layernorm = torch.nn.LayerNorm(48)
+    with caplog.at_level(logging.WARNING, "tabml.text"):
+        assert not list(shortcut.shortened(model))
+    assert "AttributeError" in caplog.text
+    assert not any("forward" in vars(layer) for layer in model.model.layers)
+
+
 def test_other_models_and_attentions_are_left_alone() -> None:
     eager = transformers.AutoModelForCausalLM.from_config(CONFIGS["llama"](), attn_implementation="eager")
     gpt2 = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=2, n_embd=32, n_head=4, vocab_size=64))

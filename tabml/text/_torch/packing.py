@@ -132,9 +132,9 @@ def kernels() -> frozenset[str]:
 
 @cache
 def float32_layout() -> str:
-    """``mkl`` or ``blocked``: that which multiplies faster on this processor, by a trial of 20 ms.
+    """``mkl`` or ``blocked``: that which multiplies faster on this processor, by a trial of 50 ms.
 
-    On a Xeon of 2019 (AVX512 without bfloat16) MKL takes half of oneDNN's time for 1 to 32 rows, a tenth less for 512.
+    On a Xeon of 2019 (AVX512 without bfloat16) MKL takes 0.5 to 0.75 of oneDNN's time for 1 to 512 rows.
     """
     if not {"mkl", "blocked"} <= kernels():
         return "mkl" if "mkl" in kernels() else "blocked"

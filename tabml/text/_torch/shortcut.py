@@ -32,16 +32,16 @@ def shortened(model: Any) -> Iterator[str]:
         return
     found = [layer for layer in model.modules() if type(layer).__name__ in _KNOWN and "forward" not in vars(layer)]
     rotation = _Rotation()
-    for number, layer in enumerate(found):
-        short = _Short(layer, rotation)
-        if not number:
-            off = _difference(layer, short)
-            if not off <= _FAR_OFF.get(model.dtype, 0.0):
-                log.warning(
-                    "layers of this model stay as they are, which is slower: the short ones are off by %.1e", off
-                )
-                return
-        layer.forward = short
+    try:
+        off = _difference(found[0], _Short(found[0], rotation)) if found else 0.0
+    except Exception as problem:  # modules of another version may be others
+        log.warning("layers of this model stay as they are, which is slower: %s: %s", type(problem).__name__, problem)
+        return
+    if not off <= _FAR_OFF.get(model.dtype, 0.0):
+        log.warning("layers of this model stay as they are, which is slower: the short ones are off by %.1e", off)
+        return
+    for layer in found:
+        layer.forward = _Short(layer, rotation)
         yield type(layer).__name__
 
 
