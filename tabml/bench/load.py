@@ -1,7 +1,7 @@
 """The load of a large sharded model: time to the first token and peak memory, each case in a process of its own.
 
-Memory is what the process has at its peak beyond its peak before the load, when all libraries were imported: anonymous
-memory, pages of mapped files, and files in anonymous memory (memfd) whether mapped or not. The kernel's own mark (VmHWM)
+Memory is what the process has at its peak beyond its peak before the load, when all libraries were imported and compiled kernels
+loaded, as they are once for all models: anonymous memory, pages of mapped files, and files in anonymous memory (memfd) whether mapped or not. The kernel's own mark (VmHWM)
 counts the first two and what is mapped of the third; a thread looks at the rest every few milliseconds.
 """
 
@@ -93,6 +93,8 @@ def measured(work: Callable[[], Any]) -> dict[str, float]:
     with text_extra():
         import tabml.bench.peers
         import tabml.text._torch.causal  # noqa: F401
+        from tabml.text._torch import fewrows
+    fewrows.wait()
     memory, began, busy = Memory(), time.perf_counter(), time.process_time()
     kept = work()
     seconds, processor = time.perf_counter() - began, time.process_time() - busy

@@ -17,7 +17,7 @@ from tabml.text._torch.mkl import MklLinear  # noqa: E402
 @pytest.fixture(autouse=True)
 def there() -> None:
     """Skips where torch has no MKL, as on ARM."""
-    if "mkl" not in packing.kernels():
+    if "mkl" not in packing.layouts():
         pytest.skip("this torch has no MKL in it")
 
 
@@ -84,14 +84,26 @@ def test_the_packed_weight_takes_no_more_memory_than_the_weight(rows: int, colum
 
 
 def test_the_quicker_of_two_layouts_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    def chosen(share: float) -> str:
+    def chosen(share: float) -> bool:
         def seconds(layers: Any, x: Any) -> float:
             return share if isinstance(layers[0], MklLinear) else 1.0
 
         monkeypatch.setattr(packing, "_seconds", seconds)
-        return packing.float32_layout.__wrapped__()
+        return packing.mkl_is_quick.__wrapped__()
 
-    monkeypatch.setattr(packing, "kernels", lambda: frozenset({"mkl", "blocked"}))
-    assert [chosen(share) for share in (0.5, 1.2, 1.3)] == ["mkl", "mkl", "blocked"]
-    monkeypatch.setattr(packing, "kernels", lambda: frozenset({"blocked"}))
-    assert chosen(0.5) == "blocked"
+    monkeypatch.setattr(packing, "layouts", lambda: frozenset({"mkl", "blocked float32"}))
+    assert [chosen(share) for share in (0.5, 1.2, 1.3)] == [True, True, False]
+    monkeypatch.setattr(packing, "layouts", lambda: frozenset({"blocked float32"}))
+    assert not chosen(0.5)
+
+
+@pytest.mark.parametrize(("many_rows", "name"), [(False, "RowsLinear"), (True, "BlockedLinear")])
+def test_without_mkl_single_tokens_take_weights_as_they_are(
+    many_rows: bool, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "blocked float32" not in packing.layouts():
+        pytest.skip("this torch has no oneDNN in it")
+    monkeypatch.setattr(packing, "mkl_is_quick", lambda: False)
+    model = torch.nn.Sequential(linear(64, 64))
+    assert packing.pack(model, None, many_rows=many_rows) == 1
+    assert type(model[0]).__name__ == name

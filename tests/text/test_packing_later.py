@@ -37,10 +37,9 @@ def kinds(model: TextGenerator) -> set[str]:
 
 def packed_kind(dtype: str = "float32") -> str:
     """The class of what a layer is packed into."""
-    from tabml.text._torch.packing import _KINDS, float32_layout, kernels
+    from tabml.text._torch.packing import mkl_is_quick
 
-    name = float32_layout() if dtype == "float32" else "blocked bfloat16"
-    return _KINDS[name][0].__name__ if name in kernels() else "Linear"
+    return "MklLinear" if dtype == "float32" and mkl_is_quick() else "RowsLinear"
 
 
 def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:

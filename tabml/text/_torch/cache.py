@@ -8,12 +8,22 @@ turn of a chat begins with the same tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 _FIRST_CAPACITY = 256
+
+
+class Places(NamedTuple):
+    """Where a pass of one token a row has its keys and values."""
+
+    keys: torch.Tensor
+    """Of the first row and of those behind it, (rows and more, heads, capacity, head size)."""
+    values: torch.Tensor
+    at: torch.Tensor
+    """The position of each row, (rows, 1), int64."""
 
 
 class LayerSlots:
@@ -59,6 +69,8 @@ class SlotCache(Cache):
         """Another one once the tensors are."""
         self.layer_run: Callable[..., Any] | None = None
         """What computes a layer in the next pass; None for the layer itself."""
+        self.mask: torch.Tensor | None = None
+        """Of the next pass, as :meth:`first` and :meth:`many` gave it."""
         self._written: list[int] = []
         self._keys: list[torch.Tensor | None] = [None] * layers
         self._values: list[torch.Tensor | None] = [None] * layers
@@ -81,7 +93,8 @@ class SlotCache(Cache):
 
     def one(self, slot: int, tokens: int) -> None:
         """The next pass has ``tokens`` further tokens of one sequence."""
-        self._slot, self.layer_run = slot, None
+        self._slot, self._picked, self.layer_run, self.mask = slot, None, None, None
+        self._at = torch.tensor([[self.lengths[slot]]]) if tokens == 1 else None
         end = self.lengths[slot] + tokens
         self._reserve(end)
         self._written[slot] = max(self._written[slot], end)
@@ -128,7 +141,8 @@ class SlotCache(Cache):
         self._count, self._longest, self._at, self.layer_run = len(at), span, at.contiguous(), layer_run
         self._rows = torch.arange(len(at), device=at.device)[:, None]
         self._columns = torch.arange(span, device=at.device)
-        return (self._columns <= at)[:, None, None, :]
+        self.mask = (self._columns <= at)[:, None, None, :]
+        return self.mask
 
     def of_layer(self, layer: int) -> LayerSlots | None:
         """What a pass after :meth:`first` needs of one layer; None where that has no keys yet."""
@@ -136,6 +150,13 @@ class SlotCache(Cache):
         if keys is None or values is None or self._at is None or self._columns is None:
             return None
         return LayerSlots(keys, values, self._at, self._columns)
+
+    def places(self, layer: int) -> Places | None:
+        """Of the next pass, for who writes without :meth:`update`; None for passes of more tokens, and before the first one."""
+        keys, values, at = self._keys[layer], self._values[layer], self._at
+        if keys is None or values is None or at is None or at.shape[1] != 1 or self._picked is not None:
+            return None
+        return Places(keys[self._slot or 0 :], values[self._slot or 0 :], at)
 
     def drop_layer(self, layer: int) -> None:
         """Let go of the keys and values of one layer."""
@@ -160,7 +181,7 @@ class SlotCache(Cache):
         padding = at < begins[:, None]
         positions = at.masked_fill(padding, 0)
         self._slot, self.layer_run, self._count, self._longest = None, None, len(slots), span
-        self._picked = slots
+        self._picked, self.mask = slots, None
         self._rows, self._at = slots[:, None], at.masked_fill(padding, self.spare)
         return positions, (torch.arange(span, device=ends.device) <= positions[:, :, None])[:, None]
 

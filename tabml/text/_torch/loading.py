@@ -23,8 +23,9 @@ import transformers
 
 from tabml.errors import CorruptModelError, ModelKindError, ModelLoadError, OptionError, TabmlError
 from tabml.text._model import Placement
+from tabml.text._torch import fewrows
 from tabml.text._torch.originals import Originals
-from tabml.text._torch.packing import kernels, packing, packing_suits_many_rows
+from tabml.text._torch.packing import CompiledLinear, packing, packing_suits_many_rows
 from tabml.text.repository import Repository
 
 LOADING = threading.RLock()
@@ -68,7 +69,7 @@ def resolve_dtype(placement: Placement, device: torch.device, config: dict[str, 
         if placement.dtype not in ("auto", "bfloat16"):
             raise OptionError(f"dtype={placement.dtype!r} does not go with quantization; use 'bfloat16' or 'auto'")
         return torch.bfloat16
-    if _is_half_packed(placement, device):
+    if _is_half(placement, device):
         return torch.float32
     if placement.dtype != "auto":
         return _DTYPES[placement.dtype]
@@ -78,9 +79,14 @@ def resolve_dtype(placement: Placement, device: torch.device, config: dict[str, 
     return _DTYPES.get(str(named), torch.float32)
 
 
-def _is_half_packed(placement: Placement, device: torch.device) -> bool:
+def _is_half(placement: Placement, device: torch.device) -> bool:
     """Whether float16 means weights alone: no CPU computes with it, but what is read from memory is half."""
-    return placement.dtype == "float16" and device.type == "cpu" and "float16" in kernels()
+    return placement.dtype == "float16" and device.type == "cpu"
+
+
+def _is_packed(placement: Placement, device: torch.device) -> bool:
+    """Whether weights are rounded to fewer bits once they are read."""
+    return placement.quantization is not None or _is_half(placement, device)
 
 
 @contextmanager
@@ -166,6 +172,8 @@ def load_pretrained(
     check_architecture(config, repository.name, architecture, known.__contains__, what or auto)
     device = resolve_device(placement)
     dtype = resolve_dtype(placement, device, config)
+    if _is_packed(placement, device):
+        fewrows.prepare()  # meanwhile
     repository.fetch_weights()
     with quiet(), told(repository, "the model"):
         model, info = kind.from_pretrained(
@@ -200,23 +208,26 @@ def packed(model: Any, placement: Placement, repository: Repository, *, many_row
         many_rows: Whether it reads whole texts at once, as encoders do: in float32 that is quicker with some processors
             only.
     """
-    plain = model.dtype == torch.float32 and not placement.quantization and placement.dtype != "float16"
+    plain = model.dtype == torch.float32 and not _is_packed(placement, model.device)
     if not (many_rows and plain) or packing_suits_many_rows():
-        deque(packed_later(model, placement, repository), maxlen=0)
+        deque(packed_later(model, placement, repository, many_rows=many_rows), maxlen=0)
+        if any(isinstance(layer, CompiledLinear) for layer in model.modules()):
+            fewrows.prepare()
     return model
 
 
-def packed_later(model: Any, placement: Placement, repository: Repository) -> Iterator[str]:
+def packed_later(model: Any, placement: Placement, repository: Repository, *, many_rows: bool = False) -> Iterator[str]:
     """Packs a layer of the model with each value that is taken; what changes the arithmetic is packed at once.
 
     A model that is mapped from a file can answer before a copy of it is made, which takes longer than to load it.
     """
     if model.device.type != "cpu":
         return iter(())
-    kind = "float16" if _is_half_packed(placement, model.device) else placement.quantization
-    layers = packing(model, kind, partial(Originals, model, repository.take_weights()))
+    kind = "float16" if _is_half(placement, model.device) else placement.quantization
+    layers = packing(model, kind, partial(Originals, model, repository.take_weights()), many_rows=many_rows)
     if kind is not None:
         deque(layers, maxlen=0)
+        fewrows.wait()
     return layers
 
 

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from tabml.text._torch.fewrows import Weights
+
 _ROW_MAJOR, _NO_TRANSPOSE, _TRANSPOSE, _PACKED, _B_MATRIX = 101, 111, 112, 151, 162
 """Of CBLAS, and of MKL's packed products."""
 _ROWS = 512
@@ -55,6 +57,9 @@ class MklLinear(nn.Module):
         )  # fmt: skip
         self.packed_bytes = 4 * weight.numel()
         self.bias = linear.bias
+        self.weights = Weights(
+            "mkl", self._packed, self.in_features, self.out_features, bias=self.bias, keep=self._memory
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x · Wᵀ + b."""

@@ -1,8 +1,8 @@
 """Linear layers in the layouts that the CPU multiplies fastest: the matrix products are what a token costs.
 
-Kernels that come with stock torch: the layouts of MKL and oneDNN (the same arithmetic), float16 weights (FBGEMM's), int8
-weights with a scale a row, int4 weights with scale and zero point a group of 32. Most are torch's private operators:
-:func:`kernels` tries each once, and what fails is not used.
+The same arithmetic in the layouts of MKL and oneDNN, which come with stock torch (private operators: :func:`layouts` tries each
+once, and what fails is not used), or with weights as they are; float16 weights, int8 weights with a scale a row, int4 weights with
+scale and zero a group of 32. All but oneDNN's are what the compiled kernels multiply: see :mod:`tabml.text._torch.fewrows`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from tabml.errors import OptionError
+from tabml.text._torch import fewrows
+from tabml.text._torch.attention import multiplies_bfloat16
+from tabml.text._torch.fewrows import MOST_ROWS, Weights
 from tabml.text._torch.mkl import MklLinear
 from tabml.text._torch.originals import Originals, span_of
 
@@ -45,79 +47,117 @@ class BlockedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
 
-class HalfLinear(nn.Module):
-    """Weights as float16, activations and sums in float32, by FBGEMM: half the memory to read, on any processor."""
+class CompiledLinear(nn.Module):
+    """A linear layer that a kernel multiplies with few rows; with many, weights that are unpacked are quicker."""
+
+    weights: Weights
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
+        if not fewrows.suits(linear):
+            raise NotImplementedError(f"{linear} is not for compiled kernels")
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        bias = None if linear.bias is None else linear.bias.detach().float()
-        self.packed = torch.ops.quantized.linear_prepack_fp16(linear.weight.detach().float(), bias)
-        self.packed_bytes = 2 * linear.weight.numel()
+        self.bias = linear.bias
+
+    def _pack(self, form: str, packed: torch.Tensor, scales: torch.Tensor | None = None) -> None:
+        self.packed = packed
+        self.weights = Weights(
+            form, packed.data_ptr(), self.in_features, self.out_features, scales=scales, bias=self.bias, keep=packed
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x · Wᵀ + b."""
-        return torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
+        if x.shape[-1] != self.in_features or not x.is_cpu:
+            raise RuntimeError(f"{tuple(x.shape)} on {x.device} for weights with {self.in_features} columns on a CPU")
+        few, kernels = x.numel() <= MOST_ROWS * self.in_features, fewrows.ready()
+        if few and kernels is not None:
+            return self.weights.times(kernels, x)
+        if few and self.packed.dtype is x.dtype:
+            return nn.functional.linear(x, self.packed, self.bias)  # nothing to unpack for so little
+        wide = x if multiplies_bfloat16() else x.float()
+        return nn.functional.linear(wide, self.unpacked(wide.dtype), self._bias(wide.dtype)).to(x.dtype)
+
+    def _bias(self, dtype: torch.dtype) -> torch.Tensor | None:
+        return None if self.bias is None else self.bias.to(dtype)
+
+    def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weights as they are multiplied, (outputs, inputs)."""
+        raise NotImplementedError
 
 
-class Int8Linear(nn.Module):
-    """Weights as int8 with a scale for each row, activations in bfloat16."""
+class RowsLinear(CompiledLinear):
+    """Weights as they are: nothing of the original is let go."""
 
     def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        super().__init__(linear)
+        self._pack(str(linear.weight.dtype).removeprefix("torch."), linear.weight)
+
+    def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weights."""
+        return self.packed.to(dtype)
+
+
+class HalfLinear(CompiledLinear):
+    """Weights as float16: half the memory to read, on any processor; activations as they are."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear)
+        self._pack("float16", nn.Buffer(linear.weight.detach().to(torch.float16, copy=True)))
+
+    def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weights, rounded."""
+        return self.packed.to(dtype)
+
+
+class Int8Linear(CompiledLinear):
+    """Weights as int8 with a float32 scale for each row; activations as they are."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear)
         weight = linear.weight.detach().float()
         scale = weight.abs().amax(1).clamp(min=1e-8) / 127
-        self.register_buffer("packed", (weight / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8))
-        self.register_buffer("scale", scale.bfloat16())
-        self.bias = linear.bias
+        self.scale = nn.Buffer(scale)
+        self._pack("int8", nn.Buffer((weight / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8)), scale)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x · Wᵀ + b."""
-        rows = x.reshape(-1, self.in_features)
-        y = torch._weight_int8pack_mm(rows, self.packed, self.scale).view(*x.shape[:-1], self.out_features)
-        return y if self.bias is None else y + self.bias
+    def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weights, rounded."""
+        return (self.packed * self.scale[:, None]).to(dtype)
 
 
-class Int4Linear(nn.Module):
-    """Weights as int4, for each group of 32 a scale and a zero point: w = (q - 8) · scale + zero."""
+class Int4Linear(CompiledLinear):
+    """Weights as int4, for each group of 32 a scale and a zero, bfloat16: w = q · scale + zero; activations as they are.
+
+    A byte has the i-th of a group below, and the one 16 behind it above.
+    """
 
     def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        grouped = linear.weight.detach().float().view(self.out_features, self.in_features // _GROUP, _GROUP)
+        super().__init__(linear)
+        grouped = linear.weight.detach().float().view(linear.out_features, -1, _GROUP)
         low, high = grouped.amin(-1), grouped.amax(-1)
-        scale = ((high - low) / 15).clamp(min=1e-8)
-        codes = ((grouped - low[..., None]) / scale[..., None]).round_().clamp_(0, 15)
-        codes = codes.view(self.out_features, self.in_features).to(torch.int32)
-        self.register_buffer("packed", torch._convert_weight_to_int4pack_for_cpu(codes, 1))
-        zero = low + 8 * scale
-        self.register_buffer("scales", torch.stack([scale.t(), zero.t()], -1).contiguous().bfloat16())
-        self.bias = linear.bias
+        scale, zero = ((high - low) / 15).clamp(min=1e-8).bfloat16(), low.bfloat16()
+        codes = ((grouped - zero.float()[..., None]) / scale.float()[..., None]).round_().clamp_(0, 15).to(torch.uint8)
+        self.scales = nn.Buffer(torch.stack([scale, zero], -1))
+        self._pack("int4", nn.Buffer(codes[..., : _GROUP // 2] | codes[..., _GROUP // 2 :] << 4), self.scales)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x · Wᵀ + b."""
-        rows = x.reshape(-1, self.in_features)
-        y = torch._weight_int4pack_mm_for_cpu(rows, self.packed, _GROUP, self.scales)
-        y = y.view(*x.shape[:-1], self.out_features)
-        return y if self.bias is None else y + self.bias
+    def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weights, rounded."""
+        codes = torch.cat((self.packed & 15, self.packed >> 4), -1).to(dtype)
+        weight = torch.addcmul(self.scales[..., 1:].to(dtype), codes, self.scales[..., :1].to(dtype))
+        return weight.view(self.out_features, self.in_features)
 
 
-_KINDS: dict[str, tuple[type[nn.Module], torch.dtype]] = {
+_LAYOUTS: dict[str, tuple[type[nn.Module], torch.dtype]] = {
     "mkl": (MklLinear, torch.float32),
-    "blocked": (BlockedLinear, torch.float32),
+    "blocked float32": (BlockedLinear, torch.float32),
     "blocked bfloat16": (BlockedLinear, torch.bfloat16),
-    "float16": (HalfLinear, torch.float32),
-    "int8": (Int8Linear, torch.bfloat16),
-    "int4": (Int4Linear, torch.bfloat16),
 }
 
 
 @cache
-def kernels() -> frozenset[str]:
-    """What this torch and processor can do: ``mkl``, ``blocked``, ``blocked bfloat16``, ``float16``, ``int8``, ``int4``."""
+def layouts() -> frozenset[str]:
+    """What this torch and processor can do: ``mkl``, ``blocked float32``, ``blocked bfloat16``."""
     found = set()
-    for name, (kind, dtype) in _KINDS.items():
+    for name, (kind, dtype) in _LAYOUTS.items():
         linear = nn.Linear(64, 64, dtype=dtype)
         x = torch.ones(3, 64, dtype=dtype)
         try:
@@ -131,22 +171,22 @@ def kernels() -> frozenset[str]:
 
 
 @cache
-def float32_layout() -> str:
-    """``mkl`` or ``blocked``: that which multiplies faster on this processor, by a trial of 50 ms.
+def mkl_is_quick() -> bool:
+    """Whether MKL multiplies float32 about as fast as oneDNN on this processor, or faster, by a trial of 50 ms.
 
     On a Xeon of 2019 (AVX512 without bfloat16) MKL takes 0.5 to 0.75 of oneDNN's time for 1 to 512 rows.
     """
-    if not {"mkl", "blocked"} <= kernels():
-        return "mkl" if "mkl" in kernels() else "blocked"
+    if not {"mkl", "blocked float32"} <= layouts():
+        return "mkl" in layouts()
     share = 1.0
     with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-        linear = nn.Linear(1024, 1024, bias=False)
+        linear = nn.Linear(1024, 1024, bias=False, dtype=torch.float32)
         layers = {kind: [kind(linear) for _ in range(3)] for kind in (MklLinear, BlockedLinear)}
         for rows in _TRIED_ROWS:
-            x = torch.ones(rows, linear.in_features)
+            x = torch.ones(rows, linear.in_features, dtype=torch.float32)
             seconds = {kind: min(_seconds(each, x) for _ in range(5)) for kind, each in layers.items()}
             share *= seconds[MklLinear] / seconds[BlockedLinear]
-    return "blocked" if share > _CLEARLY ** len(_TRIED_ROWS) else "mkl"
+    return share <= _CLEARLY ** len(_TRIED_ROWS)
 
 
 def _seconds(layers: Sequence[nn.Module], x: torch.Tensor) -> float:
@@ -157,22 +197,27 @@ def _seconds(layers: Sequence[nn.Module], x: torch.Tensor) -> float:
 
 
 def packing_suits_many_rows() -> bool:
-    """Whether the layout of float32 is quicker for whole texts too, not only for single tokens.
+    """Whether a layout of float32 is quicker for whole texts too, not only for single tokens.
 
     Measured with all-MiniLM-L6-v2: MKL's always; oneDNN's saves 6 to 13 % of a batch's processor time with AVX512 (Zen 4),
     nothing with AVX2.
     """
-    layout = float32_layout()
-    return layout in kernels() and (layout == "mkl" or torch.backends.cpu.get_cpu_capability().startswith("AVX512"))
+    if mkl_is_quick():
+        return True
+    return "blocked float32" in layouts() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
-def pack(model: nn.Module, kind: str | None, originals: Originals | None = None) -> int:
+def pack(model: nn.Module, kind: str | None, originals: Originals | None = None, *, many_rows: bool = False) -> int:
     """Replace the model's linear layers; gives how many. See :func:`packing`."""
-    return sum(1 for _ in packing(model, kind, originals))
+    return sum(1 for _ in packing(model, kind, originals, many_rows=many_rows))
 
 
 def packing(
-    model: nn.Module, kind: str | None, originals: Originals | Callable[[], Originals] | None = None
+    model: nn.Module,
+    kind: str | None,
+    originals: Originals | Callable[[], Originals] | None = None,
+    *,
+    many_rows: bool = False,
 ) -> Iterator[str]:
     """Replace the model's linear layers, one with each value that is taken; gives their names.
 
@@ -183,23 +228,21 @@ def packing(
         model: Changed in place.
         kind: One of QUANTIZATIONS or ``float16``; None for the same arithmetic.
         originals: Gets the memory of each weight once its copy is made; or makes that when the first is taken.
-
-    Raises:
-        OptionError: ``kind`` is not possible with this torch and processor.
+        many_rows: Whether it reads whole texts at once, and seldom a single token.
     """
-    if kind is not None and kind not in kernels():
-        raise OptionError(f"quantization={kind!r} is not possible with this torch and processor")
-    return _packing(model, kind or "", originals)
+    return _packing(model, kind or "", originals, many_rows)
 
 
-def _packing(model: nn.Module, wanted: str, made: Originals | Callable[[], Originals] | None) -> Iterator[str]:
+def _packing(
+    model: nn.Module, wanted: str, made: Originals | Callable[[], Originals] | None, many_rows: bool
+) -> Iterator[str]:
     originals = made() if callable(made) else made
     for name in [name for name, layer in model.named_modules() if type(layer) is nn.Linear]:
         place = name if type(model.get_submodule(name)) is nn.Linear else f"{name}.inner"  # an adapter came around it
         layer = model.get_submodule(place)
         if min(layer.in_features, layer.out_features) < _LEAST:
             continue
-        packed = _packed(name, layer, wanted)
+        packed = _packed(name, layer, wanted) if wanted else _same(layer, many_rows)
         if packed is None:
             continue
         weight, span = weakref.ref(layer.weight), span_of(layer.weight)
@@ -214,15 +257,22 @@ def _packing(model: nn.Module, wanted: str, made: Originals | Callable[[], Origi
 
 
 def _packed(name: str, layer: nn.Linear, wanted: str) -> Any:
-    if not wanted:
-        dtype = layer.weight.dtype
-        kind = float32_layout() if dtype is torch.float32 else f"blocked {str(dtype).removeprefix('torch.')}"
-        return _KINDS[kind][0](layer) if kind in kernels() else None
+    if not fewrows.suits(layer):
+        return None
     if wanted == "float16":
         return HalfLinear(layer) if float(layer.weight.detach().abs().max()) <= _MOST_HALF else None
-    if wanted == "int4" and layer.in_features % _GROUP == 0 and not name.endswith(_SKIPPED_INT4):
-        return Int4Linear(layer)
-    return Int8Linear(layer)
+    return Int4Linear(layer) if wanted == "int4" and not name.endswith(_SKIPPED_INT4) else Int8Linear(layer)
+
+
+def _same(layer: nn.Linear, many_rows: bool) -> Any:
+    """The layer in the layout that is quickest with the same arithmetic; None where that is its own."""
+    dtype = layer.weight.dtype
+    if dtype is torch.float32 and mkl_is_quick():
+        return MklLinear(layer)
+    blocked = many_rows and (dtype is torch.float32 or multiplies_bfloat16())
+    if not blocked and fewrows.suits(layer) and fewrows.possible():
+        return RowsLinear(layer)
+    return BlockedLinear(layer) if f"blocked {str(dtype).removeprefix('torch.')}" in layouts() else None
 
 
 def weight_bytes(model: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""A float32 matrix product in each layout against the plain layer's, with weights that no cache holds."""
+"""A matrix product in each layout and format against the plain layer's, with weights that no cache holds."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ _ROWS, _COLUMNS, _LAYERS = 1536, 576, 40
 
 
 @pytest.mark.parametrize("count", [1, 8, 32, 512])
-def test_layouts_of_float32(count: int, benchmark: Any) -> None:
+def test_layouts_and_formats(count: int, benchmark: Any) -> None:
     import torch
 
-    from tabml.text._torch.packing import _KINDS, float32_layout, kernels
+    from tabml.text._torch import fewrows
+    from tabml.text._torch.packing import _LAYOUTS, HalfLinear, Int4Linear, Int8Linear, RowsLinear, layouts
 
+    fewrows.wait()
     x = torch.randn(count, _COLUMNS)
     plain = [torch.nn.Linear(_COLUMNS, _ROWS, bias=False) for _ in range(_LAYERS)]
     layers: dict[str, list[Any]] = {"plain": plain}
-    layers |= {name: [_KINDS[name][0](layer) for layer in plain] for name in ("blocked", "mkl") if name in kernels()}
+    kinds = {name: kind for name, (kind, dtype) in _LAYOUTS.items() if name in layouts() and dtype is torch.float32}
+    kinds |= {"rows": RowsLinear, "float16": HalfLinear, "int8": Int8Linear, "int4": Int4Linear}
+    layers |= {name: [kind(layer) for layer in plain] for name, kind in kinds.items()}
 
     def through(name: str) -> None:
         with torch.inference_mode():
@@ -34,7 +38,6 @@ def test_layouts_of_float32(count: int, benchmark: Any) -> None:
         Row(
             case=f"{count} rows", name=name, value=1e6 * seconds / _LAYERS, unit="µs a layer",
             peer="" if name == "plain" else "plain", ratio=None if name == "plain" else seconds / found["plain"],
-            note="chosen here" if name == float32_layout() else "",
         )
         for name, seconds in found.items()
     ]  # fmt: skip
