@@ -74,11 +74,11 @@ class CompiledLinear(nn.Module):
             return self.weights.times(kernels, x)
         if few and self.packed.dtype is x.dtype:
             return nn.functional.linear(x, self.packed, self.bias)  # nothing to unpack for so little
-        wide = x if multiplies_bfloat16() else x.float()
-        return nn.functional.linear(wide, self.unpacked(wide.dtype), self._bias(wide.dtype)).to(x.dtype)
+        y = self._product(x if multiplies_bfloat16() else x.float())
+        return (y if self.bias is None else y.add_(self.bias)).to(x.dtype)
 
-    def _bias(self, dtype: torch.dtype) -> torch.Tensor | None:
-        return None if self.bias is None else self.bias.to(dtype)
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.unpacked(x.dtype))
 
     def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
         """The weights as they are multiplied, (outputs, inputs)."""
@@ -121,7 +121,10 @@ class Int8Linear(CompiledLinear):
 
     def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
         """The weights, rounded."""
-        return (self.packed * self.scale[:, None]).to(dtype)
+        return self.packed.to(dtype).mul_(self.scale[:, None])
+
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.packed.to(x.dtype)).mul_(self.scale)  # fewer numbers to scale
 
 
 class Int4Linear(CompiledLinear):
@@ -141,9 +144,8 @@ class Int4Linear(CompiledLinear):
 
     def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
         """The weights, rounded."""
-        codes = torch.cat((self.packed & 15, self.packed >> 4), -1).to(dtype)
-        weight = torch.addcmul(self.scales[..., 1:].to(dtype), codes, self.scales[..., :1].to(dtype))
-        return weight.view(self.out_features, self.in_features)
+        weight = torch.cat((self.packed & 15, self.packed >> 4), -1).to(dtype)
+        return weight.mul_(self.scales[..., :1]).add_(self.scales[..., 1:]).view(self.out_features, self.in_features)
 
 
 _LAYOUTS: dict[str, tuple[type[nn.Module], torch.dtype]] = {
