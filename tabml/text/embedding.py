@@ -56,8 +56,8 @@ class TextEmbedder(TextModel["SentenceModel"]):
             revision: The version, where ``files`` knows versions.
             architecture: The class or model type that it must be.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-            dtype: ``bfloat16`` is quicker only on a CPU that computes with it (AVX512-BF16, AMX), and several times
-                slower on others; cosines differ by less than 0.004.
+            dtype: ``bfloat16`` is quicker only on a CPU that computes with it (AVX512-BF16, AMX), and slower on others;
+                cosines differ by less than 0.004.
             quantization: ``int8`` or ``int4`` weights, on a CPU: smaller, and quicker for one short text at a time;
                 slower for many texts.
             truncate_dim: ``dimensions`` of calls that don't give their own.

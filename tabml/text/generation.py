@@ -79,9 +79,11 @@ class TextGenerator(TextModel[_Open], Generator):
             engine: ``torch``, ``llama.cpp`` (for GGUF, with the extra ``llama``), or ``auto``: llama.cpp for GGUF
                 where it is installed and the other options allow it, else torch.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-            dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``. On a CPU ``float16`` are the weights alone, half of
-                the memory to read: quick on every processor, where ``bfloat16`` needs one that computes with it.
-            quantization: ``int8`` or ``int4`` weights, on a CPU, by torch. The weights of GGUF are unpacked first.
+            dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``: the latter two are half of the memory to read, and so
+                half of a token's time. On a CPU ``float16`` are the weights alone, and the arithmetic is float32.
+            quantization: ``int8`` or ``int4`` weights, on a CPU, by torch: quicker still. The weights of GGUF are unpacked
+                first. The first load on a machine takes some ten seconds longer, as that with ``float16`` does: kernels
+                for its processor are compiled.
             context_length: Tokens of prompt and answer together; the model's own when None, with llama.cpp 8,192 at
                 the most, because there they cost memory from the load on.
             adapters: LoRA adapters by name, see :meth:`load_adapter`; with engine torch.
@@ -157,8 +159,8 @@ class TextGenerator(TextModel[_Open], Generator):
         """Wait until the model is as quick as it gets; loads it.
 
         With weights as they are, in float32 or bfloat16 on a CPU, the torch engine answers as soon as they are mapped,
-        and copies them into a quicker layout while nobody asks or between tokens: about a second for each gigabyte. On a
-        GPU one decoder layer is compiled for all, which takes some ten seconds, after 300 tokens or two quiet seconds,
+        and copies them into a quicker layout while nobody asks or between tokens: about a second for each gigabyte; then
+        it loads kernels for this processor, which are compiled the first time on a machine, in some ten seconds. On a GPU one decoder layer is compiled for all, which takes some ten seconds, after 300 tokens or two quiet seconds,
         or once this is called; the model answers meanwhile.
 
         Args:

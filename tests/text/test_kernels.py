@@ -212,7 +212,7 @@ def test_without_kernels_everything_is_computed_by_torch(
     monkeypatch.setattr(fewrows, "_found", None)
     monkeypatch.setattr(fewrows, "_give_symbols", failing)
     with caplog.at_level(logging.WARNING, "tabml.text"):
-        assert list(fewrows.preparing()) in ([], ["kernels"])
+        assert set(fewrows.preparing()) <= {"kernels"}
         assert fewrows.wait() is None
     fewrows._loaded.cache_clear()
     assert caplog.text.count("no libgomp") == 1

@@ -75,7 +75,9 @@ class Weights:
         self.numbers = torch.tensor([FORMATS.index(form), weight, *addresses, inputs, outputs])
 
     def __reduce__(self) -> str:
-        raise TypeError("a layer that is packed for compiled kernels can't be copied: they know it by its address")
+        raise TypeError(
+            "a packed layer can't be copied, since kernels know it by its address; copy the model before it is packed"
+        )
 
     def times(self, kernels: Kernels, x: torch.Tensor) -> torch.Tensor:
         """x · Wᵀ + b, of x's dtype; of up to ``MOST_ROWS`` rows."""

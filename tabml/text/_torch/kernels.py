@@ -374,12 +374,12 @@ def attention_share(job: int) -> None:
 
 
 @njit
-def _norm(x: int, weight: int, y: int, width: int, epsilon: float, factor: float) -> None:
-    """x / √(mean(x²) + ε) · w · factor (RMSNorm, Zhang and Sennrich 2019)."""
+def _norm(x: int, weight: int, y: int, width: int, epsilon: float) -> None:
+    """x / √(mean(x²) + ε) · w (RMSNorm, Zhang and Sennrich 2019)."""
     squares = splat(np.float32(0))
     for j in range(0, width, LANES):
         squares = fma(load(x + 4 * j), load(x + 4 * j), squares)
-    length = splat(factor / np.sqrt(total(squares) / np.float32(width) + epsilon))
+    length = splat(np.float32(1) / np.sqrt(total(squares) / np.float32(width) + epsilon))
     for j in range(0, width, LANES):
         store(y + 4 * j, multiply(multiply(load(x + 4 * j), length), load(weight + 4 * j)))
 
@@ -451,7 +451,6 @@ def decoder_layer(
     of_keys, inner = load_int64(plan + _LINEAR * KEY + _OUTPUTS), load_int64(plan + _LINEAR * GATE + _OUTPUTS)
     size, shared = load_int64(plan + _SIZE), load_int64(plan + _SHARED)
     epsilon, factor = load_one(plan + _EPSILON), load_one(plan + _FACTOR)
-    one = np.float32(1)
     x = room
     normed = x + 4 * rows * width
     added = normed + 4 * rows * width
@@ -467,7 +466,7 @@ def decoder_layer(
         of_row = 4 * row * width
         for j in range(0, width, LANES):
             store(x + of_row + 4 * j, _read(hidden + number * row * width, j, half))
-        _norm(x + of_row, load_int64(plan + _NORM), normed + of_row, width, epsilon, one)
+        _norm(x + of_row, load_int64(plan + _NORM), normed + of_row, width, epsilon)
     _multiply(product, plan, 3, normed, rows, query, 0, threads)
 
     query_norm, key_norm = load_int64(plan + _QUERY_NORM), load_int64(plan + _KEY_NORM)
@@ -475,14 +474,14 @@ def decoder_layer(
         turns = 4 * row * size
         for at in range(query + 4 * row * of_queries, query + 4 * (row + 1) * of_queries, 4 * size):
             if query_norm:
-                _norm(at, query_norm, at, size, epsilon, one)
+                _norm(at, query_norm, at, size, epsilon)
             _turn(at, cos + turns, sin + turns, size, factor)
         place = load_int64(positions + 8 * row)
         for head in range(shared):
             at = key + 4 * (row * of_keys + head * size)
             if key_norm:
-                _norm(at, key_norm, at, size, epsilon, one)
-            _turn(at, cos + turns, sin + turns, size, one)
+                _norm(at, key_norm, at, size, epsilon)
+            _turn(at, cos + turns, sin + turns, size, np.float32(1))
             to = number * ((row * shared + head) * capacity + place) * size
             for j in range(0, size, LANES):
                 _write(keys + to, j, half, load(at + 4 * j))
@@ -509,7 +508,7 @@ def decoder_layer(
         for j in range(0, width, LANES):
             place = of_row + 4 * j
             store(x + place, add(load(x + place), load(added + place)))
-        _norm(x + of_row, load_int64(plan + _LATER_NORM), normed + of_row, width, epsilon, one)
+        _norm(x + of_row, load_int64(plan + _LATER_NORM), normed + of_row, width, epsilon)
     _multiply(product, plan + _LINEAR * GATE, 2, normed, rows, gate, 1, threads)
     _multiply(product, plan + _LINEAR * DOWN, 1, gate, rows, added, 0, threads)
     for row in range(rows):

@@ -82,7 +82,7 @@ class CompiledLinear(nn.Module):
 
     def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
         """The weights as they are multiplied, (outputs, inputs)."""
-        raise NotImplementedError
+        return self.packed.to(dtype)
 
 
 class RowsLinear(CompiledLinear):
@@ -92,10 +92,6 @@ class RowsLinear(CompiledLinear):
         super().__init__(linear)
         self._pack(str(linear.weight.dtype).removeprefix("torch."), linear.weight)
 
-    def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
-        """The weights."""
-        return self.packed.to(dtype)
-
 
 class HalfLinear(CompiledLinear):
     """Weights as float16: half the memory to read, on any processor; activations as they are."""
@@ -103,10 +99,6 @@ class HalfLinear(CompiledLinear):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear)
         self._pack("float16", nn.Buffer(linear.weight.detach().to(torch.float16, copy=True)))
-
-    def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
-        """The weights, rounded."""
-        return self.packed.to(dtype)
 
 
 class Int8Linear(CompiledLinear):
