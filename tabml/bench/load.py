@@ -93,8 +93,8 @@ def measured(work: Callable[[], Any]) -> dict[str, float]:
     with text_extra():
         import tabml.bench.peers
         import tabml.text._torch.causal  # noqa: F401
-        from tabml.text._torch import fewrows
-    fewrows.wait()
+        from tabml.text._torch.kernels import door
+    door.TOKENS.wait()
     memory, began, busy = Memory(), time.perf_counter(), time.process_time()
     kept = work()
     seconds, processor = time.perf_counter() - began, time.process_time() - busy

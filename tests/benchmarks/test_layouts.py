@@ -16,10 +16,10 @@ _ROWS, _COLUMNS, _LAYERS = 1536, 576, 40
 def test_layouts_and_formats(count: int, benchmark: Any) -> None:
     import torch
 
-    from tabml.text._torch import fewrows
+    from tabml.text._torch.kernels import door
     from tabml.text._torch.packing import _LAYOUTS, HalfLinear, Int4Linear, Int8Linear, RowsLinear, layouts
 
-    fewrows.wait()
+    door.TOKENS.wait()
     x = torch.randn(count, _COLUMNS)
     plain = [torch.nn.Linear(_COLUMNS, _ROWS, bias=False) for _ in range(_LAYERS)]
     layers: dict[str, list[Any]] = {"plain": plain}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import ctypes
 import hashlib
+import importlib
 import logging
 import math
 import platform
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,9 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from tabml.text._torch import fewrows, packing, shortcut  # noqa: E402
+from tabml.text._torch import packing, shortcut  # noqa: E402
 from tabml.text._torch.cache import SlotCache  # noqa: E402
+from tabml.text._torch.kernels import door  # noqa: E402
 
 SIZE: dict[str, Any] = {
     "vocab_size": 128, "hidden_size": 96, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 6,
@@ -42,9 +45,9 @@ GUARD = tuple(float(number) for number in range(64))
 
 
 @pytest.fixture(autouse=True, scope="module")
-def kernels() -> fewrows.Kernels:
+def kernels() -> door.Kernels:
     """Loaded."""
-    found = fewrows.wait()
+    found = door.TOKENS.wait()
     assert found is not None
     return found
 
@@ -70,7 +73,7 @@ def plain(model: Any) -> Any:
 
 
 @pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch, kernels: fewrows.Kernels) -> list[int]:
+def computed(monkeypatch: pytest.MonkeyPatch, kernels: door.Kernels) -> list[int]:
     """How many rows each layer had that a kernel computed; what lies behind its room stays as it is."""
     rows: list[int] = []
     sizes: list[int] = []
@@ -86,7 +89,7 @@ def computed(monkeypatch: pytest.MonkeyPatch, kernels: fewrows.Kernels) -> list[
         kernels.decoder_layer(*given)
         assert tuple(behind) == GUARD
 
-    monkeypatch.setattr(fewrows, "_found", kernels._replace(decoder_layer=layer, room_of=room_of))
+    monkeypatch.setattr(door.TOKENS, "found", kernels._replace(decoder_layer=layer, room_of=room_of))
     return rows
 
 
@@ -133,7 +136,7 @@ def test_scores_are_those_of_the_layers_own_forward(
 
 def test_more_rows_than_a_kernel_takes_go_the_other_way(computed: list[int]) -> None:
     model = made("llama")
-    lengths = tuple([3] * (fewrows.MOST_ROWS + 1))
+    lengths = tuple([3] * (door.MOST_ROWS + 1))
     found = scores(model, lengths, 1)
     assert not computed
     assert torch.allclose(found, scores(plain(model), lengths, 1), atol=1e-4)
@@ -182,7 +185,7 @@ def test_a_module_that_is_another_by_now_is_the_one_that_computes(computed: list
 
 
 def test_kernels_that_compute_something_else_are_not_believed(
-    kernels: fewrows.Kernels, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    kernels: door.Kernels, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = made("llama")
     calls: list[int] = []
@@ -191,7 +194,7 @@ def test_kernels_that_compute_something_else_are_not_believed(
         calls.append(1)
         kernels.decoder_layer(*given[:6], given[7], given[6], *given[8:])  # sine and cosine exchanged
 
-    monkeypatch.setattr(fewrows, "_found", kernels._replace(decoder_layer=wrong))
+    monkeypatch.setattr(door.TOKENS, "found", kernels._replace(decoder_layer=wrong))
     with caplog.at_level(logging.WARNING, "tabml.text"):
         found = scores(model, (5,))
     assert len(calls) == 1
@@ -204,17 +207,15 @@ def test_without_kernels_everything_is_computed_by_torch(
 ) -> None:
     model = made("llama", "int8")
     wanted = scores(model, (5,))
-    fewrows._loaded.cache_clear()
 
     def failing() -> None:
         raise OSError("no libgomp")
 
-    monkeypatch.setattr(fewrows, "_found", None)
-    monkeypatch.setattr(fewrows, "_give_symbols", failing)
+    monkeypatch.setattr(door, "TOKENS", door.Loader(door._for_tokens))
+    monkeypatch.setattr(door, "_give_symbols", failing)
     with caplog.at_level(logging.WARNING, "tabml.text"):
-        assert set(fewrows.preparing()) <= {"kernels"}
-        assert fewrows.wait() is None
-    fewrows._loaded.cache_clear()
+        assert set(door.TOKENS.preparing()) <= {"kernels"}
+        assert door.TOKENS.wait() is None
     assert caplog.text.count("no libgomp") == 1
     found = scores(model, (5,))
     assert float((found - wanted).norm() / wanted.norm()) < 0.03
@@ -224,7 +225,7 @@ def test_without_kernels_everything_is_computed_by_torch(
     "problem", [RuntimeError("no locator available"), EOFError("Ran out of input"), OSError("full")]
 )
 def test_compiled_code_that_cannot_be_kept_is_compiled_all_the_same(problem: Exception) -> None:
-    from tabml.text._torch.kernels import _kept
+    from tabml.text._torch.kernels.base import kept
 
     asked: list[dict[str, Any]] = []
 
@@ -235,15 +236,25 @@ def test_compiled_code_that_cannot_be_kept_is_compiled_all_the_same(problem: Exc
         return lambda function: (signature, function)
 
     function: Any = object()
-    assert _kept("void()", nowhere, nogil=True)(function) == ("void()", function)
+    assert kept("void()", nowhere, nogil=True)(function) == ("void()", function)
     assert asked == [{"cache": True, "nogil": True}, {"nogil": True}]
 
 
-def test_compiled_code_is_compiled_anew_when_what_it_is_built_on_changes() -> None:
+@pytest.mark.parametrize(
+    ("name", "built_on"),
+    [
+        ("products", ("vectors", "base")),
+        ("decoder", ("vectors", "base", "products")),
+        ("encoder", ("vectors", "base")),
+    ],
+)
+def test_compiled_code_is_compiled_anew_when_what_it_is_built_on_changes(name: str, built_on: tuple[str, ...]) -> None:
     """numba looks at the file of a function alone."""
-    from tabml.text._torch import kernels, vectors
-
-    digest = hashlib.sha256(Path(vectors.__file__).read_bytes()).hexdigest()
+    folder = Path(door.__file__).parent
+    kernels = importlib.import_module(f"tabml.text._torch.kernels.{name}")
+    imported = re.findall(r"from tabml.text._torch.kernels.(\w+) import", (folder / f"{name}.py").read_text("utf-8"))
+    assert set(imported) <= set(built_on)
+    digest = hashlib.sha256(b"".join((folder / f"{each}.py").read_bytes() for each in built_on)).hexdigest()
     assert digest.startswith(kernels.BUILT_ON), f"set BUILT_ON to {digest[:16]!r}"
 
 
@@ -253,7 +264,7 @@ def test_a_default_number_format_changes_nothing(computed: list[int]) -> None:
     wanted = scores(model, (5, 6))
     torch.set_default_dtype(torch.bfloat16)
     try:
-        assert fewrows._loaded.__wrapped__() is not None
+        assert door._for_tokens() is not None
         assert packing.mkl_is_quick.__wrapped__() in (False, True)
         list(shortcut.shortened(plain(model)))
         found = scores(model, (5, 6))
@@ -270,8 +281,8 @@ def test_a_processor_that_lacks_instructions_gets_no_kernels(run_python: Callabl
         """
         import os
         os.environ["NUMBA_CPU_NAME"], os.environ["NUMBA_CPU_FEATURES"] = "generic", ""
-        from tabml.text._torch import fewrows
-        print(fewrows.wait())
+        from tabml.text._torch.kernels import door
+        print(door.TOKENS.wait())
         """,
         tmp_path,
     )
@@ -313,8 +324,8 @@ def test_addresses_do_not_travel() -> None:
 def test_a_script_that_ends_while_kernels_load_ends_well(run_python: Callable[..., Any], tmp_path: Path) -> None:
     ended = run_python(
         """
-        from tabml.text._torch import fewrows
-        fewrows.prepare()
+        from tabml.text._torch.kernels import door
+        door.TOKENS.prepare()
         print("over")
         """,
         tmp_path,

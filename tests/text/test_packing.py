@@ -27,11 +27,11 @@ SHAPES = ((1, 128), (3, 7, 128), (1, 1, 128), (128,), (40, 128), (0, 128))
 @pytest.fixture(params=[False, True], ids=["plain", "compiled"])
 def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """With the compiled kernels and without, as before they are loaded."""
-    from tabml.text._torch import fewrows
+    from tabml.text._torch.kernels import door
 
-    assert fewrows.wait() is not None
+    assert door.TOKENS.wait() is not None
     if not request.param:
-        monkeypatch.setattr(fewrows, "_found", None)
+        monkeypatch.setattr(door.TOKENS, "found", None)
     return bool(request.param)
 
 
@@ -81,9 +81,10 @@ def test_kernels_give_what_the_unpacked_weights_do(name: str) -> None:
     """For every number of rows, of outputs that are no multiple of what a kernel computes at a time, by any number of threads."""
     import torch
 
-    from tabml.text._torch import fewrows, packing
+    from tabml.text._torch import packing
+    from tabml.text._torch.kernels import door
 
-    assert fewrows.wait() is not None
+    assert door.TOKENS.wait() is not None
     usual = torch.get_num_threads()
     torch.manual_seed(0)
     try:
@@ -106,9 +107,10 @@ def test_kernels_give_what_the_unpacked_weights_do(name: str) -> None:
 def test_weights_stay_in_rows_only_where_kernels_may_be_had(possible: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from tabml.text._torch import fewrows, packing
+    from tabml.text._torch import packing
+    from tabml.text._torch.kernels import door
 
-    monkeypatch.setattr(fewrows, "possible", lambda: possible)
+    monkeypatch.setattr(door, "possible", lambda: possible)
     model = torch.nn.Sequential(torch.nn.Linear(64, 64)).bfloat16().requires_grad_(False)
     packing.pack(model, None)
     others = "BlockedLinear" if "blocked bfloat16" in packing.layouts() else "Linear"

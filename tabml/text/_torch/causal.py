@@ -10,8 +10,8 @@ import transformers
 
 from tabml.errors import UnavailableHereError
 from tabml.text._model import Placement
-from tabml.text._torch import fewrows
 from tabml.text._torch.engine import TorchEngine
+from tabml.text._torch.kernels import door
 from tabml.text._torch.loading import (
     load_pretrained,
     load_tokenizer,
@@ -84,7 +84,7 @@ def _engine(model: Any, tokenizer: Any, context_length: int | None, packing: Ite
         chat_template=_template(tokenizer),
         end_ids=_end_ids(model, tokenizer),
         context_length=context_length,
-        packing=chain(packing, shortened(model), fewrows.preparing() if model.device.type == "cpu" else ()),
+        packing=chain(packing, shortened(model), door.TOKENS.preparing() if model.device.type == "cpu" else ()),
     )
     disband()  # what loading and packing took; the engine computes in a thread of its own
     return engine

@@ -21,6 +21,7 @@ from tabml.text._torch.attention import attend_by_products
 from tabml.text._torch.lanes import changes_with_length, lanes_of, side_by_side
 from tabml.text._torch.loading import load_pretrained, load_tokenizer, packed
 from tabml.text._torch.recording import Output, recordings_for
+from tabml.text._torch.stack import stacked
 from tabml.text._torch.teams import disband
 from tabml.text.batching import Batcher, by_length, shares
 from tabml.text.repository import Repository
@@ -188,6 +189,7 @@ class Encoder:
         self.device: torch.device = next(model.parameters()).device
         self._lanes = lanes_of(model, self.device)
         attend_by_products(model)
+        stacked(model)
         self._accepted = frozenset(inspect.signature(model.forward).parameters)
         self.answers_tokens = False
         """Whether outputs are for each token, not for each text."""

@@ -23,7 +23,7 @@ import transformers
 
 from tabml.errors import CorruptModelError, ModelKindError, ModelLoadError, OptionError, TabmlError
 from tabml.text._model import Placement
-from tabml.text._torch import fewrows
+from tabml.text._torch.kernels import door
 from tabml.text._torch.originals import Originals
 from tabml.text._torch.packing import CompiledLinear, packing, packing_suits_many_rows
 from tabml.text.repository import Repository
@@ -173,7 +173,7 @@ def load_pretrained(
     device = resolve_device(placement)
     dtype = resolve_dtype(placement, device, config)
     if _is_packed(placement, device):
-        fewrows.prepare()  # meanwhile
+        door.TOKENS.prepare()  # meanwhile
     repository.fetch_weights()
     with quiet(), told(repository, "the model"):
         model, info = kind.from_pretrained(
@@ -212,7 +212,7 @@ def packed(model: Any, placement: Placement, repository: Repository, *, many_row
     if not (many_rows and plain) or packing_suits_many_rows():
         deque(packed_later(model, placement, repository, many_rows=many_rows), maxlen=0)
         if any(isinstance(layer, CompiledLinear) for layer in model.modules()):
-            fewrows.prepare()
+            door.TOKENS.prepare()
     return model
 
 
@@ -227,7 +227,7 @@ def packed_later(model: Any, placement: Placement, repository: Repository, *, ma
     layers = packing(model, kind, partial(Originals, model, repository.take_weights()), many_rows=many_rows)
     if kind is not None:
         deque(layers, maxlen=0)
-        fewrows.wait()
+        door.TOKENS.wait()
     return layers
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from tabml.text._torch.fewrows import Weights
+from tabml.text._torch.kernels.door import Weights
 
 _ROW_MAJOR, _NO_TRANSPOSE, _TRANSPOSE, _PACKED, _B_MATRIX = 101, 111, 112, 151, 162
 """Of CBLAS, and of MKL's packed products."""

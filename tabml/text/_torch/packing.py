@@ -2,7 +2,7 @@
 
 The same arithmetic in the layouts of MKL and oneDNN, which come with stock torch (private operators: :func:`layouts` tries each
 once, and what fails is not used), or with weights as they are; float16 weights, int8 weights with a scale a row, int4 weights with
-scale and zero a group of 32. All but oneDNN's are what the compiled kernels multiply: see :mod:`tabml.text._torch.fewrows`.
+scale and zero a group of 32. All but oneDNN's are what the compiled kernels multiply: see :mod:`tabml.text._torch.kernels.door`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from tabml.text._torch import fewrows
 from tabml.text._torch.attention import multiplies_bfloat16
-from tabml.text._torch.fewrows import MOST_ROWS, Weights
+from tabml.text._torch.kernels import door
+from tabml.text._torch.kernels.door import MOST_ROWS, Weights
 from tabml.text._torch.mkl import MklLinear
 from tabml.text._torch.originals import Originals, span_of
 
@@ -54,7 +54,7 @@ class CompiledLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        if not fewrows.suits(linear):
+        if not door.suits(linear):
             raise NotImplementedError(f"{linear} is not for compiled kernels")
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.bias = linear.bias
@@ -69,7 +69,7 @@ class CompiledLinear(nn.Module):
         """x · Wᵀ + b."""
         if x.shape[-1] != self.in_features or not x.is_cpu:
             raise RuntimeError(f"{tuple(x.shape)} on {x.device} for weights with {self.in_features} columns on a CPU")
-        few, kernels = x.numel() <= MOST_ROWS * self.in_features, fewrows.ready()
+        few, kernels = x.numel() <= MOST_ROWS * self.in_features, door.TOKENS.ready()
         if few and kernels is not None:
             return self.weights.times(kernels, x)
         if few and self.packed.dtype is x.dtype:
@@ -251,7 +251,7 @@ def _packing(
 
 
 def _packed(name: str, layer: nn.Linear, wanted: str) -> Any:
-    if not fewrows.suits(layer):
+    if not door.suits(layer):
         return None
     if wanted == "float16":
         return HalfLinear(layer) if float(layer.weight.detach().abs().max()) <= _MOST_HALF else None
@@ -264,7 +264,7 @@ def _same(layer: nn.Linear, many_rows: bool) -> Any:
     if dtype is torch.float32 and mkl_is_quick():
         return MklLinear(layer)
     blocked = many_rows and (dtype is torch.float32 or multiplies_bfloat16())
-    if not blocked and fewrows.suits(layer) and fewrows.possible():
+    if not blocked and door.suits(layer) and door.possible():
         return RowsLinear(layer)
     return BlockedLinear(layer) if f"blocked {str(dtype).removeprefix('torch.')}" in layouts() else None
 

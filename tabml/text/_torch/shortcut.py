@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from tabml.text._torch import fewrows
 from tabml.text._torch.cache import Places, SlotCache
-from tabml.text._torch.fewrows import Weights
+from tabml.text._torch.kernels import door
+from tabml.text._torch.kernels.door import Weights
 
 log = logging.getLogger("tabml.text")
 
@@ -149,7 +149,7 @@ class _Short:
 
     def _compiled(self, layer: Any, hidden: torch.Tensor, angles: Any, cache: Any, mask: Any) -> torch.Tensor | None:
         """The same by compiled kernels; None where it isn't for them."""
-        kernels = fewrows.ready()
+        kernels = door.TOKENS.ready()
         if kernels is None or type(cache) is not SlotCache:
             return None
         linears = _linears(layer)
@@ -214,7 +214,7 @@ class _Plan:
              factors.view(torch.int64)),
         )  # fmt: skip
 
-    def room(self, kernels: fewrows.Kernels, rows: int, capacity: int, threads: int) -> int:
+    def room(self, kernels: door.Kernels, rows: int, capacity: int, threads: int) -> int:
         """Numbers that the kernel needs room for."""
         query, key, _, _, gate, _, _ = self._weights
         return kernels.room_of(
@@ -227,7 +227,7 @@ class _Plan:
         rows, (keys, values, at) = len(hidden), places
         return (
             self._possible
-            and rows <= fewrows.MOST_ROWS
+            and rows <= door.MOST_ROWS
             and hidden.dtype in _FAR_OFF_COMPILED
             and hidden.shape[-1] == self._weights[0].inputs
             and keys.dtype is values.dtype is hidden.dtype

@@ -1,7 +1,7 @@
-"""Products with few rows, and decoder layers of single tokens, by :mod:`tabml.text._torch.kernels`: the door to it.
+"""The way to compiled kernels: products with few rows, decoder layers of single tokens, encoder layers of whole texts.
 
 They take a second to load, 120 MB, and ten seconds the first time on a machine, when numba compiles them. A model whose weights are
-float16, int8 or int4 waits for that; others are loaded and answer without, and get them with their packed layers.
+float16, int8 or int4 waits for that; others are loaded and answer without, and get them later.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
 log = logging.getLogger("tabml.text")
 
+Found = TypeVar("Found")
+
 MOST_ROWS = 32
 """Of a product: with more, weights that are unpacked first are the quicker ones."""
 FORMATS = ("float32", "bfloat16", "float16", "int8", "int4", "mkl")
-"""Of weights, by their number; see :data:`tabml.text._torch.kernels.INT8`."""
+"""Of weights, by their number; see :data:`tabml.text._torch.kernels.products.INT8`."""
 _MULTIPLE, _FEWEST_OUTPUTS = 32, 4
 _POLL_S = 0.005
 _LIBRARIES = Path(torch.__file__).parent / "lib"
@@ -34,13 +36,23 @@ _NEEDED = {"x86_64": ("avx2", "fma", "f16c")}
 
 
 class Kernels(NamedTuple):
-    """Compiled functions, and the addresses of what they have several threads compute."""
+    """Compiled functions for tokens, and the addresses of what they have several threads compute."""
 
     linear: Callable[..., None]
     decoder_layer: Callable[..., None]
     room_of: Callable[..., int]
     product_share: int
     attention_share: int
+
+
+class TextKernels(NamedTuple):
+    """The same for whole texts."""
+
+    encoder_layers: Callable[..., None]
+    room_of: Callable[..., int]
+    scratch_of: Callable[[int, int], int]
+    shares: tuple[int, int, int]
+    """Of attention, activation and norms."""
 
 
 class Weights:
@@ -108,31 +120,51 @@ def possible() -> bool:
     return (_LIBRARIES / "libgomp.so.1").exists() and importlib.util.find_spec("numba") is not None
 
 
-_found: Kernels | None = None
 _loading = threading.Lock()
 _threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
-def ready() -> Kernels | None:
-    """The kernels, once they are loaded."""
-    return _found
+class Loader(Generic[Found]):
+    """Kernels that are loaded once a process."""
 
+    def __init__(self, load: Callable[[], Found]) -> None:
+        self._load = load
+        self.found: Found | None = None
+        self._tried = False
 
-def wait() -> Kernels | None:
-    """The kernels, loaded; None where they can't be."""
-    global _found
-    with _loading:
-        if _found is None:
-            _found = _loaded()
-    return _found
+    def ready(self) -> Found | None:
+        """The kernels, once they are loaded."""
+        return self.found
 
+    def wait(self) -> Found | None:
+        """The kernels, loaded; None where they can't be."""
+        with _loading:
+            if not self._tried:
+                self._tried = True
+                try:
+                    _give_symbols()
+                    self.found = self._load()
+                except Exception as problem:
+                    log.warning(
+                        "models compute without compiled kernels, which is slower: %s: %s",
+                        type(problem).__name__,
+                        problem,
+                    )
+        return self.found
 
-def prepare() -> threading.Thread:
-    """Begin to load the kernels; a process waits for that at its end, since LLVM must not be torn down meanwhile."""
-    thread = threading.Thread(target=wait, name="kernels")
-    thread.start()
-    _threads.add(thread)
-    return thread
+    def prepare(self) -> threading.Thread:
+        """Begin to load the kernels; a process waits for that at its end, since LLVM must not be torn down meanwhile."""
+        thread = threading.Thread(target=self.wait, name="kernels")
+        thread.start()
+        _threads.add(thread)
+        return thread
+
+    def preparing(self) -> Iterator[str]:
+        """The same when the first value is taken; ends once they are loaded, and no value takes long."""
+        thread = self.prepare()
+        while thread.is_alive():
+            yield "kernels"
+            thread.join(_POLL_S)
 
 
 @atexit.register
@@ -142,34 +174,33 @@ def _end() -> None:
         thread.join()
 
 
-def preparing() -> Iterator[str]:
-    """The same when the first value is taken; ends once they are loaded, and no value takes long."""
-    thread = prepare()
-    while thread.is_alive():
-        yield "kernels"
-        thread.join(_POLL_S)
+def _for_tokens() -> Kernels:
+    from tabml.text._torch.kernels import decoder, products  # they compile, or take up what was compiled
 
-
-@cache
-def _loaded() -> Kernels | None:
-    try:
-        _give_symbols()
-        from tabml.text._torch import kernels  # it compiles, or takes up what was compiled
-
-        found = Kernels(
-            linear=kernels.linear,
-            decoder_layer=kernels.decoder_layer,
-            room_of=kernels.room_of,
-            product_share=kernels.product_share.address,
-            attention_share=kernels.attention_share.address,
-        )
-        _try(found)
-    except Exception as problem:
-        log.warning(
-            "tokens are computed without compiled kernels, which is slower: %s: %s", type(problem).__name__, problem
-        )
-        return None
+    found = Kernels(
+        linear=products.linear,
+        decoder_layer=decoder.decoder_layer,
+        room_of=decoder.room_of,
+        product_share=products.product_share.address,
+        attention_share=decoder.attention_share.address,
+    )
+    _try(found)
     return found
+
+
+def _for_texts() -> TextKernels:
+    from tabml.text._torch.kernels import encoder
+
+    return TextKernels(
+        encoder_layers=encoder.encoder_layers,
+        room_of=encoder.room_of,
+        scratch_of=encoder.scratch_of,
+        shares=(encoder.attention_share.address, encoder.gelu_share.address, encoder.norm_share.address),
+    )
+
+
+TOKENS, TEXTS = Loader(_for_tokens), Loader(_for_texts)
+"""Kernels for tokens and for texts."""
 
 
 def _try(kernels: Kernels) -> None:

@@ -75,6 +75,12 @@ def _call(builder: Any, name: str, result: Any, *given: Any, **how: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), given, **how)
 
 
+def _splat(builder: Any, value: Any) -> Any:
+    nothing = ir.Constant(_FLOATS, ir.Undefined)
+    first = builder.insert_element(nothing, value, ir.Constant(_INT, 0))
+    return builder.shuffle_vector(first, nothing, _all(ir.VectorType(_INT, LANES), 0))
+
+
 def _rounded(builder: Any, value: Any, kind: Any, constant: Callable[[Any, int], Any], short: Any) -> Any:
     """The nearest bfloat16, of two the even one; of what is no number a quiet one."""
     bits = builder.bitcast(value, kind)
@@ -190,9 +196,7 @@ def prefetch(b: Any, at: Any) -> None:
 @_operation(_lanes, types.float32)
 def splat(b: Any, value: Any) -> Any:
     """The same in all lanes."""
-    nothing = ir.Constant(_FLOATS, ir.Undefined)
-    first = b.insert_element(nothing, value, ir.Constant(_INT, 0))
-    return b.shuffle_vector(first, nothing, _all(ir.VectorType(_INT, LANES), 0))
+    return _splat(b, value)
 
 
 @_operation(_lanes, _lanes, _lanes)
@@ -219,29 +223,151 @@ def fma(b: Any, x: Any, y: Any, z: Any) -> Any:
     return _call(b, f"llvm.fma.v{LANES}f32", _FLOATS, x, y, z)
 
 
+@_operation(_lanes, _lanes, _lanes)
+def larger(b: Any, x: Any, y: Any) -> Any:
+    """The larger one; y where x is no number."""
+    return b.select(b.fcmp_ordered(">", x, y), x, y)
+
+
+def _constant(value: float) -> Any:
+    return _all(_FLOATS, value)
+
+
+def _fused(b: Any, *given: Any) -> Any:
+    return _call(b, f"llvm.fma.v{LANES}f32", _FLOATS, *given)
+
+
+def _within(b: Any, x: Any, low: float, high: float) -> Any:
+    x = b.select(b.fcmp_ordered(">", x, _constant(high)), _constant(high), x)
+    return b.select(b.fcmp_ordered("<", x, _constant(low)), _constant(low), x)
+
+
+def _polynomial(b: Any, x: Any, *factors: float) -> Any:
+    """Of the highest power first."""
+    y = _constant(factors[0])
+    for factor in factors[1:]:
+        y = _fused(b, y, x, _constant(factor))
+    return y
+
+
 @_operation(_lanes, _lanes)
 def exponential(b: Any, x: Any) -> Any:
     """eˣ to 2 units in the last place, for x from -87 to 88; beyond, that of the nearer end (Cephes, expf)."""
-
-    def constant(value: float) -> Any:
-        return _all(_FLOATS, value)
-
-    def fused(*given: Any) -> Any:
-        return _call(b, f"llvm.fma.v{LANES}f32", _FLOATS, *given)
-
-    x = b.select(b.fcmp_ordered(">", x, constant(88.0)), constant(88.0), x)
-    x = b.select(b.fcmp_ordered("<", x, constant(-87.0)), constant(-87.0), x)
-    n = _call(b, f"llvm.rint.v{LANES}f32", _FLOATS, b.fmul(x, constant(1.44269504088896341)))
-    r = fused(n, constant(2.12194440e-4), fused(n, constant(-0.693359375), x))
-    y = constant(1.9875691500e-4)
-    for factor in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
-        y = fused(y, r, constant(factor))
-    y = b.fadd(fused(b.fmul(r, r), y, r), constant(1.0))
+    x = _within(b, x, -87.0, 88.0)
+    n = _call(b, f"llvm.rint.v{LANES}f32", _FLOATS, b.fmul(x, _constant(1.44269504088896341)))
+    r = _fused(b, n, _constant(2.12194440e-4), _fused(b, n, _constant(-0.693359375), x))
+    y = _polynomial(
+        b, r, 1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1
+    )
+    y = b.fadd(_fused(b, b.fmul(r, r), y, r), _constant(1.0))
     power = b.shl(b.add(b.fptosi(n, _whole(32)), _all(_whole(32), 127)), _all(_whole(32), 23))
     return b.fmul(y, b.bitcast(power, _FLOATS))
+
+
+@_operation(_lanes, _lanes)
+def error_function(b: Any, x: Any) -> Any:
+    """erf(x) to 6e-7 (the rational approximation of Eigen and XLA, between -4 and 4)."""
+    x = _within(b, x, -4.0, 4.0)
+    square = b.fmul(x, x)
+    above = _polynomial(
+        b, square, -2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05,
+        -7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02,
+    )  # fmt: skip
+    below = _polynomial(
+        b, square, -1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03,
+        -1.42647390514189e-02,
+    )  # fmt: skip
+    return b.fdiv(b.fmul(x, above), below)
+
+
+def tile(rows: int, vectors: int) -> Any:
+    """A function for compiled code: some rows of a product, times so many vectors of its columns, in registers.
+
+    Its arguments are addresses and steps in bytes: a and the step to its next row, b and the step to its next row, c and
+    the same, and the number of terms k, 1 or more: c = a · b, of (rows, k) and (k, 16 · vectors).
+    """
+
+    def typed(context: Any, a: Any, a_step: Any, b: Any, b_step: Any, c: Any, c_step: Any, k: Any) -> Any:
+        return types.void(*[types.int64] * 7), generate
+
+    def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
+        _tile(builder, rows, vectors, *given)
+        return context.get_dummy_value()
+
+    typed.__name__ = f"tile_{rows}_{vectors}"
+    return intrinsic(typed)
+
+
+def _tile(
+    builder: Any, rows: int, vectors: int, a: Any, a_step: Any, b: Any, b_step: Any, c: Any, c_step: Any, k: Any
+) -> None:
+    number = ir.IntType(64)
+
+    def steps(first: Any, step: Any) -> list[Any]:
+        found = [first]
+        for _ in range(rows - 1):
+            found.append(builder.add(found[-1], step))
+        return found
+
+    before, loop = builder.block, builder.append_basic_block("tile")
+    lines, results = steps(a, a_step), steps(c, c_step)
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    at, term = builder.phi(number), builder.phi(number)
+    sums = [builder.phi(_FLOATS) for _ in range(rows * vectors)]
+    columns = [_read(builder, builder.add(at, ir.Constant(number, 4 * LANES * n)), _FLOATS, 4) for n in range(vectors)]
+    found = []
+    for row, line in enumerate(lines):
+        value = _splat(builder, _read(builder, builder.add(line, term), _FLOAT, 4))
+        found += [_fused(builder, value, column, sums[row * vectors + n]) for n, column in enumerate(columns)]
+    following = builder.add(term, ir.Constant(number, 4))
+    for phi, first, later in [
+        (at, b, builder.add(at, b_step)),
+        (term, ir.Constant(number, 0), following),
+        *((phi, _constant(0.0), later) for phi, later in zip(sums, found, strict=True)),
+    ]:
+        phi.add_incoming(first, before)
+        phi.add_incoming(later, loop)
+    after = builder.append_basic_block("tiled")
+    builder.cbranch(builder.icmp_signed("<", following, builder.shl(k, ir.Constant(number, 2))), loop, after)
+    builder.position_at_end(after)
+    for row, result in enumerate(results):
+        for n in range(vectors):
+            _write(builder, builder.add(result, ir.Constant(number, 4 * LANES * n)), found[row * vectors + n], 4)
+
+
+@intrinsic
+def transpose(context: Any, x: Any, x_step: Any, y: Any, y_step: Any) -> Any:
+    """Sixteen rows of sixteen float32 from x to the columns of y; steps between rows in bytes."""
+
+    def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
+        at, step, to, to_step = given
+        lines = []
+        for _ in range(LANES):
+            lines.append(_read(builder, at, _FLOATS, 4))
+            at = builder.add(at, step)
+        for distance in (1, 2, 4, 8):  # at each, blocks of that size beside the diagonal change places
+            low = [n + LANES - distance if n & distance else n for n in range(LANES)]
+            high = [n + LANES if n & distance else n + distance for n in range(LANES)]
+            for row in (row for row in range(LANES) if not row & distance):
+                pair = lines[row], lines[row + distance]
+                for place, order in ((row, low), (row + distance, high)):
+                    lines[place] = builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(_INT, LANES), order))
+        for line in lines:
+            _write(builder, to, line, 4)
+            to = builder.add(to, to_step)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), generate
 
 
 @_operation(types.float32, _lanes)
 def total(b: Any, x: Any) -> Any:
     """The sum of all lanes."""
     return _call(b, f"llvm.vector.reduce.fadd.v{LANES}f32", _FLOAT, ir.Constant(_FLOAT, 0.0), x, fastmath=["reassoc"])
+
+
+@_operation(types.float32, _lanes)
+def largest(b: Any, x: Any) -> Any:
+    """The largest of all lanes."""
+    return _call(b, f"llvm.vector.reduce.fmax.v{LANES}f32", _FLOAT, x)

@@ -1,0 +1,247 @@
+"""Encoder layers by compiled kernels: what the model's own forward gives, and only where the kernels know the layers."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import math
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from tabml.text._torch import packing, stack  # noqa: E402
+from tabml.text._torch.kernels import door  # noqa: E402
+
+SIZE: dict[str, Any] = {
+    "vocab_size": 128, "hidden_size": 96, "intermediate_size": 208, "num_hidden_layers": 3, "num_attention_heads": 6,
+    "max_position_embeddings": 600,
+}  # fmt: skip
+DISTILBERT: dict[str, Any] = {
+    "vocab_size": 128, "dim": 96, "hidden_dim": 208, "n_layers": 3, "n_heads": 2, "max_position_embeddings": 600,
+}  # fmt: skip
+CONFIGS: dict[str, Callable[[], Any]] = {
+    "bert": lambda: transformers.BertConfig(**SIZE),
+    "roberta": lambda: transformers.RobertaConfig(**SIZE),
+    "xlm-roberta": lambda: transformers.XLMRobertaConfig(**SIZE),
+    "camembert": lambda: transformers.CamembertConfig(**SIZE),
+    "electra": lambda: transformers.ElectraConfig(embedding_size=32, **SIZE),
+    "data2vec": lambda: transformers.Data2VecTextConfig(**SIZE),
+    "ernie": lambda: transformers.ErnieConfig(**SIZE),
+    "distilbert": lambda: transformers.DistilBertConfig(**DISTILBERT),
+}
+GUARD = tuple(float(number) for number in range(64))
+
+
+@pytest.fixture(autouse=True)
+def kernels(monkeypatch: pytest.MonkeyPatch) -> door.TextKernels:
+    """Loaded; layers are packed by MKL, whatever is quicker here."""
+    if "mkl" not in packing.layouts():
+        pytest.skip("this torch has no MKL in it")
+    monkeypatch.setattr(packing, "mkl_is_quick", lambda: True)
+    found = door.TEXTS.wait()
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch, kernels: door.TextKernels) -> list[int]:
+    """Tokens that kernels computed with each call; what lies behind their room stays as it is."""
+    tokens: list[int] = []
+    sizes: list[int] = []
+
+    def room_of(rows: int, **named: int) -> int:
+        sizes.append(kernels.room_of(rows, **named))
+        return sizes[-1] + len(GUARD)
+
+    def layers(*given: Any) -> None:
+        behind = (ctypes.c_float * len(GUARD)).from_address(given[-1] + 4 * sizes[-1])
+        behind[:] = GUARD
+        kernels.encoder_layers(*given)
+        tokens.append(given[6])
+        assert tuple(behind) == GUARD
+
+    monkeypatch.setattr(door.TEXTS, "found", kernels._replace(encoder_layers=layers, room_of=room_of))
+    return tokens
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """How many compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def made(kind: str, **changed: Any) -> Any:
+    """A small model of random weights, packed."""
+    torch.manual_seed(1)
+    config = CONFIGS[kind]()
+    for name, value in changed.items():
+        setattr(config, name, value)
+    model = transformers.AutoModel.from_config(config, attn_implementation="sdpa").eval().requires_grad_(False)
+    for parameter in model.parameters():  # biases and norms too, which are zeros and ones
+        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    assert packing.pack(model, None, many_rows=True) > 0
+    return model
+
+
+def read(model: Any, lengths: tuple[int, ...]) -> Any:
+    """The vectors of the tokens of texts of these lengths, none of padding."""
+    generator = torch.Generator().manual_seed(2)
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    ids = torch.randint(3, 128, mask.shape, generator=generator).masked_fill(~mask, 1)
+    with torch.inference_mode():
+        return model(input_ids=ids, attention_mask=mask.long()).last_hidden_state[mask]
+
+
+@pytest.mark.parametrize(
+    "lengths", [(1,), (7,), (16, 16), (1, 40, 17, 3), (5,) * 60, (333, 2)], ids=lambda given: f"{len(given)}x{given[0]}"
+)
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_vectors_are_those_of_the_models_own_forward(
+    kind: str, lengths: tuple[int, ...], threads: int, computed: list[int]
+) -> None:
+    model = made(kind)
+    wanted = read(model, lengths)
+    assert stack.stacked(model) == 3
+    first, found = read(model, lengths), read(model, lengths)
+    assert computed == [sum(lengths)] * 2
+    assert torch.equal(first, wanted)  # the kernels are held to it
+    assert float((found - wanted).norm() / wanted.norm()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"hidden_act": "relu"},
+        {"hidden_act": "gelu_new"},
+        {"num_attention_heads": 4},
+        {"intermediate_size": 200},
+        {"is_decoder": True},
+    ],
+    ids=["relu", "gelu_new", "heads of 24", "width 200", "decoder"],
+)
+def test_layers_that_no_kernel_knows_are_left_alone(changed: dict[str, Any]) -> None:
+    model = made("bert", **changed)
+    assert stack.stacked(model) == 0
+
+
+def test_attention_of_another_kind_is_left_alone() -> None:
+    model = made("bert")
+    model.set_attn_implementation("eager")
+    assert stack.stacked(model) == 0
+
+
+@pytest.mark.parametrize("how", ["int8", "bfloat16", "plain"])
+def test_other_formats_are_left_alone(how: str) -> None:
+    torch.manual_seed(1)
+    model = transformers.AutoModel.from_config(CONFIGS["bert"]()).eval().requires_grad_(False)
+    if how == "bfloat16":
+        model = model.bfloat16()
+    if how != "plain":
+        packing.pack(model, "int8" if how == "int8" else None, many_rows=True)
+    assert stack.stacked(model) == 0
+
+
+@pytest.mark.parametrize("case", ["left", "hole", "float", "nobody"])
+def test_masks_of_another_kind_are_for_torch(case: str, computed: list[int]) -> None:
+    model = made("bert")
+    mask = torch.ones(2, 6, dtype=torch.long)
+    mask[0, {"left": slice(0, 2), "hole": slice(2, 4), "float": slice(4, 6), "nobody": slice(0, 6)}[case]] = 0
+    given = torch.where(mask[:, None, None] > 0, 0.0, -1e9).expand(2, 1, 6, 6) if case == "float" else mask
+    ids = torch.arange(3, 15).view(2, 6)
+    with torch.inference_mode():
+        wanted = model(input_ids=ids, attention_mask=given).last_hidden_state
+        stack.stacked(model)
+        found = model(input_ids=ids, attention_mask=given).last_hidden_state
+    assert torch.equal(found, wanted)
+    assert not computed
+
+
+def test_kernels_that_compute_something_else_are_not_believed(
+    kernels: door.TextKernels, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = made("bert")
+    wanted = read(model, (4, 9))
+    calls: list[int] = []
+
+    def wrong(*given: Any) -> None:
+        calls.append(1)
+        kernels.encoder_layers(*given[:4], given[4] - 1, *given[5:])  # a layer less
+
+    monkeypatch.setattr(door.TEXTS, "found", kernels._replace(encoder_layers=wrong))
+    stack.stacked(model)
+    with caplog.at_level(logging.WARNING, "tabml.text"):
+        found = [read(model, (4, 9)) for _ in range(3)]
+    assert len(calls) == 1
+    assert "off by" in caplog.text
+    assert all(torch.equal(each, wanted) for each in found)
+
+
+def test_numbers_that_are_none_say_nothing_about_the_kernels(
+    computed: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = made("bert")
+    stack.stacked(model)
+    table = model.embeddings.word_embeddings.weight
+    whole = table.clone()
+    table[:] = math.nan
+    assert read(model, (5, 3)).isnan().all()
+    table[:] = whole
+    wanted = read(model, (5, 3))
+    assert torch.allclose(read(model, (5, 3)), wanted, atol=1e-5)
+    assert len(computed) == 3
+    assert not caplog.records
+
+
+def test_kernels_are_loaded_once_a_model_has_computed_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = made("bert")
+    stack.stacked(model)
+    loader = door.Loader(lambda: pytest.fail("loaded"))
+    asked: list[int] = []
+    monkeypatch.setattr(loader, "prepare", lambda: asked.append(1))
+    monkeypatch.setattr(door, "TEXTS", loader)
+    read(model, (5,))
+    assert not asked
+    monkeypatch.setattr(stack, "_WORTH_S", 1e-9)
+    for seconds in (0.0, 1.0, 1.0):
+        monkeypatch.setattr(model.encoder.forward, "_seconds", seconds)
+        read(model, (5,))
+    assert asked == [1]
+
+
+def test_a_model_without_kernels_computes_as_before(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing() -> door.TextKernels:
+        raise OSError("no libgomp")
+
+    model = made("bert")
+    wanted = read(model, (5, 2))
+    stack.stacked(model)
+    monkeypatch.setattr(door, "TEXTS", door.Loader(failing))
+    with caplog.at_level(logging.WARNING, "tabml.text"):
+        door.TEXTS.prepare().join()
+    assert "no libgomp" in caplog.text
+    assert torch.equal(read(model, (5, 2)), wanted)
+
+
+def test_a_model_goes_with_its_last_user() -> None:
+    model = made("bert")
+    stack.stacked(model)
+    read(model, (5,))
+    gc.collect()
+    gc.disable()
+    try:
+        gone = weakref.ref(model.encoder)
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()
