@@ -339,16 +339,25 @@ def mixed_texts(count: int) -> list[str]:
 def texts(subjects: Subjects, effort: Effort) -> Iterator[Row]:
     """Many texts of mixed lengths in one call."""
     given, plain = mixed_texts(effort.texts), subjects.plain_embedder
-    with TextEmbedder(subjects.embedder) as model, TextEmbedder(subjects.embedder, dtype="bfloat16") as half:
+    with (
+        TextEmbedder(subjects.embedder) as model,
+        TextEmbedder(subjects.embedder, dtype="bfloat16") as half,
+        TextEmbedder(subjects.embedder, quantization="int8") as quarter,
+    ):
         works = {
             "encode": lambda: plain.embed(given),
             "tabml": lambda: model.embed(given, truncate=True),
             "tabml bfloat16": lambda: half.embed(given, truncate=True),
+            "tabml int8": lambda: quarter.embed(given, truncate=True),
         }
         found = _medians(works, effort.long_turns)
         exact = plain.embed(given)
         apart = float(abs(exact - model.embed(given, truncate=True).vectors).max())
-        cosine = float((exact * half.embed(given, truncate=True).vectors).sum(1).min())
+        rounded = {"tabml bfloat16": half, "tabml int8": quarter}
+        cosines = {
+            name: float((exact * each.embed(given, truncate=True).vectors).sum(1).min())
+            for name, each in rounded.items()
+        }
     yield Row(
         case="texts", name="encode", value=effort.texts / found["encode"], unit="texts/s", note=f"{len(given)} texts"
     )
@@ -356,10 +365,11 @@ def texts(subjects: Subjects, effort: Effort) -> Iterator[Row]:
         case="texts", name="tabml", value=effort.texts / found["tabml"], unit="texts/s", peer="encode",
         ratio=found["encode"] / found["tabml"], note=f"apart at most {apart:.1e}",
     )  # fmt: skip
-    yield Row(
-        case="texts", name="tabml bfloat16", value=effort.texts / found["tabml bfloat16"], unit="texts/s", peer="encode",
-        ratio=found["encode"] / found["tabml bfloat16"], note=f"cosine at least {cosine:.5f}",
-    )  # fmt: skip
+    for name, cosine in cosines.items():
+        yield Row(
+            case="texts", name=name, value=effort.texts / found[name], unit="texts/s", peer="encode",
+            ratio=found["encode"] / found[name], note=f"cosine at least {cosine:.5f}",
+        )  # fmt: skip
 
 
 def clients(subjects: Subjects, effort: Effort) -> Iterator[Row]:

@@ -245,7 +245,8 @@ def test_compiled_code_that_cannot_be_kept_is_compiled_all_the_same(problem: Exc
     [
         ("products", ("vectors", "base")),
         ("decoder", ("vectors", "base", "products")),
-        ("encoder", ("vectors", "base")),
+        ("quantized", ("vectors", "base")),
+        ("encoder", ("vectors", "base", "quantized")),
     ],
 )
 def test_compiled_code_is_compiled_anew_when_what_it_is_built_on_changes(name: str, built_on: tuple[str, ...]) -> None:

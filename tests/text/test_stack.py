@@ -63,7 +63,7 @@ def computed(monkeypatch: pytest.MonkeyPatch, kernels: door.TextKernels) -> list
         behind = (ctypes.c_float * len(GUARD)).from_address(given[-1] + 4 * sizes[-1])
         behind[:] = GUARD
         kernels.encoder_layers(*given)
-        tokens.append(given[6])
+        tokens.append(given[7])
         assert tuple(behind) == GUARD
 
     monkeypatch.setattr(door.TEXTS, "found", kernels._replace(encoder_layers=layers, room_of=room_of))
@@ -174,7 +174,7 @@ def test_kernels_that_compute_something_else_are_not_believed(
 
     def wrong(*given: Any) -> None:
         calls.append(1)
-        kernels.encoder_layers(*given[:4], given[4] - 1, *given[5:])  # a layer less
+        kernels.encoder_layers(*given[:5], given[5] - 1, *given[6:])  # a layer less
 
     monkeypatch.setattr(door.TEXTS, "found", kernels._replace(encoder_layers=wrong))
     stack.stacked(model)

@@ -404,7 +404,7 @@ def load_encoder(
         check_kind(repository, endings, what)
     repository.fetch_small()
     check_kind(repository, endings, what)
-    model = load_pretrained(repository, auto, placement, architecture=architecture)
+    model = load_pretrained(repository, auto, placement, architecture=architecture, many_rows=True)
     model = packed(model, placement, repository, many_rows=True)
     tokenizer = load_tokenizer(repository)
     encoder = Encoder(repository.name, SafeTokenizer(tokenizer, token_limit(tokenizer, model.config)), model)

@@ -148,6 +148,7 @@ def load_pretrained(
     *,
     architecture: str | None = None,
     what: str = "",
+    many_rows: bool = False,
 ) -> Any:
     """A model with all of its weights, on its device, as :mod:`transformers` reads it; see :func:`packed`.
 
@@ -157,6 +158,7 @@ def load_pretrained(
         placement: Where and how.
         architecture: What the caller says it must be.
         what: The task, for messages.
+        many_rows: See :func:`packed`.
 
     Raises:
         ModelKindError: the model has no such head, or another architecture.
@@ -172,8 +174,7 @@ def load_pretrained(
     check_architecture(config, repository.name, architecture, known.__contains__, what or auto)
     device = resolve_device(placement)
     dtype = resolve_dtype(placement, device, config)
-    if _is_packed(placement, device):
-        door.TOKENS.prepare()  # meanwhile
+    prepare_kernels(placement, device, many_rows=many_rows)
     repository.fetch_weights()
     with quiet(), told(repository, "the model"):
         model, info = kind.from_pretrained(
@@ -188,6 +189,12 @@ def load_pretrained(
         )
     check_whole(model, info, repository.name)
     return placed(model, device)
+
+
+def prepare_kernels(placement: Placement, device: torch.device, *, many_rows: bool) -> None:
+    """Begin to load what packed weights wait for, while they are fetched and read."""
+    if _is_packed(placement, device):
+        (door.TEXTS if many_rows and placement.quantization == "int8" else door.TOKENS).prepare()
 
 
 def placed(model: Any, device: torch.device) -> Any:
@@ -227,7 +234,8 @@ def packed_later(model: Any, placement: Placement, repository: Repository, *, ma
     layers = packing(model, kind, partial(Originals, model, repository.take_weights()), many_rows=many_rows)
     if kind is not None:
         deque(layers, maxlen=0)
-        door.TOKENS.wait()
+        if any(isinstance(layer, CompiledLinear) for layer in model.modules()):
+            door.TOKENS.wait()
     return layers
 
 

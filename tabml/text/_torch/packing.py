@@ -7,6 +7,7 @@ scale and zero a group of 32. All but oneDNN's are what the compiled kernels mul
 
 from __future__ import annotations
 
+import logging
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +23,13 @@ from tabml.text._torch.kernels.door import MOST_ROWS, Weights
 from tabml.text._torch.mkl import MklLinear
 from tabml.text._torch.originals import Originals, span_of
 
+log = logging.getLogger("tabml.text")
+
 _GROUP = 32
 _MOST_HALF = 65504.0
 _LEAST = 64
+_LEAST_PANEL = 16
+_FAR_OFF = 0.05
 _CLEARLY = 1.25
 """How much quicker oneDNN has to be than MKL: of two that are about as quick a machine always takes the same."""
 _TRIED_ROWS = (1, 16)
@@ -67,8 +72,7 @@ class CompiledLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x · Wᵀ + b."""
-        if x.shape[-1] != self.in_features or not x.is_cpu:
-            raise RuntimeError(f"{tuple(x.shape)} on {x.device} for weights with {self.in_features} columns on a CPU")
+        _check(x, self.in_features)
         few, kernels = x.numel() <= MOST_ROWS * self.in_features, door.TOKENS.ready()
         if few and kernels is not None:
             return self.weights.times(kernels, x)
@@ -83,6 +87,22 @@ class CompiledLinear(nn.Module):
     def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
         """The weights as they are multiplied, (outputs, inputs)."""
         return self.packed.to(dtype)
+
+
+def _check(x: torch.Tensor, columns: int) -> None:
+    if x.shape[-1] != columns or not x.is_cpu:
+        raise RuntimeError(f"{tuple(x.shape)} on {x.device} for weights with {columns} columns on a CPU")
+
+
+def _suits_bytes(linear: nn.Linear) -> bool:
+    return door.suits(linear, _LEAST_PANEL) and linear.out_features % _LEAST_PANEL == 0
+
+
+def _int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whole numbers from -127 to 127, and the float32 scale of each row."""
+    wide = weight.detach().float()
+    scale = wide.abs().amax(1).clamp(min=1e-8) / 127
+    return (wide / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale
 
 
 class RowsLinear(CompiledLinear):
@@ -106,10 +126,9 @@ class Int8Linear(CompiledLinear):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear)
-        weight = linear.weight.detach().float()
-        scale = weight.abs().amax(1).clamp(min=1e-8) / 127
+        rounded, scale = _int8(linear.weight)
         self.scale = nn.Buffer(scale)
-        self._pack("int8", nn.Buffer((weight / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8)), scale)
+        self._pack("int8", nn.Buffer(rounded), scale)
 
     def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
         """The weights, rounded."""
@@ -117,6 +136,44 @@ class Int8Linear(CompiledLinear):
 
     def _product(self, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.linear(x, self.packed.to(x.dtype)).mul_(self.scale)  # fewer numbers to scale
+
+
+class BytesLinear(nn.Module):
+    """The same weights where whole texts are read: activations are rounded to 8 bits a row too, a product of bytes is exact."""
+
+    def __init__(self, linear: nn.Linear, kernels: door.TextKernels) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        if not _suits_bytes(linear):
+            raise NotImplementedError(f"{linear} is not for products of bytes")
+        self._kernels = kernels
+        rounded, scale = _int8(linear.weight)
+        end = self.out_features // kernels.panel * kernels.panel
+        parts = zip(rounded.split([end, self.out_features - end]), (kernels.panel, _LEAST_PANEL), strict=True)
+        self.packed = nn.Buffer(
+            torch.cat(
+                [part.view(-1, wide, self.in_features // 4, 4).transpose(1, 2).reshape(-1) for part, wide in parts]
+            )
+        )
+        self.bias = linear.bias
+        sums = rounded.sum(1, dtype=torch.int32).view(torch.float32)
+        self.weights = Weights(
+            "bytes", self.packed.data_ptr(), self.in_features, self.out_features,
+            scales=torch.stack((scale, sums)), bias=linear.bias, keep=self.packed,
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x · Wᵀ + b."""
+        _check(x, self.in_features)
+        wide = x.float().contiguous()
+        y = wide.new_empty((*x.shape[:-1], self.out_features))
+        rows = wide.numel() // self.in_features
+        room = torch.empty(rows * (self.in_features + 8), dtype=torch.uint8)
+        self._kernels.quantized_linear(
+            self._kernels.shares.panels, self.weights.numbers.data_ptr(), wide.data_ptr(), rows, y.data_ptr(),
+            torch.get_num_threads(), room.data_ptr(),
+        )  # fmt: skip
+        return (y if self.bias is None else y.add_(self.bias)).to(x.dtype)
 
 
 class Int4Linear(CompiledLinear):
@@ -236,7 +293,7 @@ def _packing(
         layer = model.get_submodule(place)
         if min(layer.in_features, layer.out_features) < _LEAST:
             continue
-        packed = _packed(name, layer, wanted) if wanted else _same(layer, many_rows)
+        packed = _packed(name, layer, wanted, many_rows) if wanted else _same(layer, many_rows)
         if packed is None:
             continue
         weight, span = weakref.ref(layer.weight), span_of(layer.weight)
@@ -250,12 +307,30 @@ def _packing(
         yield name
 
 
-def _packed(name: str, layer: nn.Linear, wanted: str) -> Any:
+def _packed(name: str, layer: nn.Linear, wanted: str, many_rows: bool) -> Any:
+    if wanted == "int8" and many_rows and _suits_bytes(layer):
+        kernels = door.TEXTS.wait()
+        if kernels is not None and _multiplies_bytes(kernels):
+            return BytesLinear(layer, kernels)
     if not door.suits(layer):
         return None
     if wanted == "float16":
         return HalfLinear(layer) if float(layer.weight.detach().abs().max()) <= _MOST_HALF else None
     return Int4Linear(layer) if wanted == "int4" and not name.endswith(_SKIPPED_INT4) else Int8Linear(layer)
+
+
+@cache
+def _multiplies_bytes(kernels: door.TextKernels) -> bool:
+    """Whether the kernels do here, and rightly."""
+    if not kernels.multiplies_bytes:
+        return False
+    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        linear, x = nn.Linear(64, 80, dtype=torch.float32), torch.randn(7, 64, dtype=torch.float32)
+        wanted, found = linear(x), BytesLinear(linear, kernels)(x)
+    right = bool((found - wanted).norm() <= _FAR_OFF * wanted.norm())
+    if not right:
+        log.warning("products of bytes are off on this processor; activations are not rounded")
+    return right
 
 
 def _same(layer: nn.Linear, many_rows: bool) -> Any:

@@ -260,6 +260,7 @@ def _load_body(repository: Repository, placement: Placement, architecture: str |
         raise ModelKindError(f"{name} is an encoder with a decoder, which is no model for TextEmbedder")
     device = loading.resolve_device(placement)
     dtype = loading.resolve_dtype(placement, device, config)
+    loading.prepare_kernels(placement, device, many_rows=True)
     repository.fetch_weights()
     with loading.quiet(), loading.told(repository, "the model"):
         model, info = loader.from_pretrained(

@@ -27,7 +27,9 @@ _LIKE_BERT = (
 )  # fmt: skip
 _LIKE_DISTILBERT = ("TransformerBlock",)
 _GELU = ("GELUActivation", "GELU")
-_FAR_OFF = 1e-4
+_FAR_OFF = {"mkl": 1e-4, "bytes": 0.2}
+"""By the format of the weights: roundings to 8 bits fall to the other side where numbers differ in their last digit."""
+_DTYPES = (torch.float32, torch.bfloat16)
 _MULTIPLE = 16
 _WORTH_S = 2.0
 """Seconds that a model computes before kernels are loaded: they take one, and save a quarter of what comes."""
@@ -73,7 +75,7 @@ class _Stack:
         found = self._plan.compute(kernels, hidden_states, *texts)
         if self._right is None:
             plain = self._by_operations(hidden_states, attention_mask, options)
-            self._right = _agree(found, plain.last_hidden_state, texts[0])
+            self._right = _agree(found, plain.last_hidden_state, texts[0], _FAR_OFF[self._plan.form])
             return plain
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=found)
 
@@ -113,6 +115,7 @@ class _Plan:
         weights, _, attention = layers[0]
         self._width, self._queries, self._inner = weights[0].inputs, weights[0].outputs, weights[4].outputs
         self._size, self._layers = attention.attention_head_size, len(layers)
+        self.form = weights[0].form
         self._kept: list[object] = []
         numbers = []
         for weights, norms, attention in layers:
@@ -139,13 +142,13 @@ class _Plan:
 
     def suits(self, hidden: torch.Tensor) -> bool:
         """Whether the kernels can be given this; they look at nothing themselves."""
-        return hidden.dtype is torch.float32 and hidden.is_cpu and hidden.shape[2] == self._width and hidden.numel() > 0
+        return hidden.dtype in _DTYPES and hidden.is_cpu and hidden.shape[2] == self._width and hidden.numel() > 0
 
     def compute(
         self, kernels: door.TextKernels, hidden: torch.Tensor, texts: torch.Tensor | None, lengths: torch.Tensor
     ) -> torch.Tensor:
         """(texts, tokens, width) to the same; zeros for padding."""
-        x = hidden.reshape(-1, self._width).clone() if texts is None else hidden[texts]
+        x = (hidden.reshape(-1, self._width) if texts is None else hidden[texts]).to(torch.float32, copy=True)
         starts = torch.cat((lengths.new_zeros(1), lengths.cumsum(0)))
         rows, threads = len(x), torch.get_num_threads()
         scratch = kernels.scratch_of(int(lengths.max()), self._size)
@@ -158,9 +161,9 @@ class _Plan:
             scratch, threads, room.data_ptr(),
         )  # fmt: skip
         if texts is None:
-            return x.view_as(hidden)
+            return x.view_as(hidden).to(hidden.dtype)
         found = torch.zeros_like(hidden)
-        found[texts] = x
+        found[texts] = x.to(hidden.dtype)
         return found
 
 
@@ -180,9 +183,10 @@ def _parts(layer: Any) -> tuple[list[Weights], list[nn.LayerNorm], Any] | None:
     else:
         return None
     weights = [getattr(each, "weights", None) for each in linears]
-    sizes = [(each.inputs, each.outputs) for each in weights if isinstance(each, Weights) and each.form == "mkl"]
-    if len(sizes) < len(weights):
+    known = [each for each in weights if isinstance(each, Weights) and each.form in _FAR_OFF]
+    if len(known) < len(weights) or len({each.form for each in known}) > 1:
         return None
+    sizes = [(each.inputs, each.outputs) for each in known]
     (width, queries), inner_size = sizes[0], sizes[4][1]
     fits = (
         sizes == [(width, queries)] * 3 + [(queries, width), (width, inner_size), (inner_size, width)]
@@ -195,17 +199,16 @@ def _parts(layer: Any) -> tuple[list[Weights], list[nn.LayerNorm], Any] | None:
         and queries % of.attention_head_size == of.attention_head_size % _MULTIPLE == width % _MULTIPLE == 0
         and inner_size % _MULTIPLE == 0
     )
-    return ([each for each in weights if each is not None], norms, of) if fits else None
+    return (known, norms, of) if fits else None
 
 
-def _agree(compiled: torch.Tensor, plain: torch.Tensor, texts: torch.Tensor | None) -> bool | None:
+def _agree(compiled: torch.Tensor, plain: torch.Tensor, texts: torch.Tensor | None, far_off: float) -> bool | None:
     """Whether both are the same; None where that can't be said, of numbers that are none."""
-    if texts is not None:
-        compiled, plain = compiled[texts], plain[texts]
+    compiled, plain = (each.float() if texts is None else each[texts].float() for each in (compiled, plain))
     size, off = float(plain.norm()), float((compiled - plain).norm())
     if not math.isfinite(size) or not size:
         return None
-    if off <= _FAR_OFF * size:
+    if off <= far_off * size:
         return True
     log.warning(
         "texts of this model are computed by torch's operations, which is slower: the compiled are off by %.1e",

@@ -14,9 +14,9 @@ from typing import Any
 
 from numba import njit, types
 
-FLOAT32, BFLOAT16, FLOAT16, INT8, INT4, MKL = range(6)
+FLOAT32, BFLOAT16, FLOAT16, INT8, INT4, MKL, BYTES = range(7)
 """Formats of weights. int8 has a float32 scale for each row, int4 a bfloat16 scale and zero for each group of 32; MKL's layout
-is its own."""
+is its own; for bytes see :mod:`tabml.text._torch.kernels.quantized`."""
 
 FIELDS = 6
 """Numbers that say what a linear layer is: format, addresses of weights, scales and bias (or 0), inputs, outputs."""

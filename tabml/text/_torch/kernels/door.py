@@ -27,7 +27,7 @@ Found = TypeVar("Found")
 
 MOST_ROWS = 32
 """Of a product: with more, weights that are unpacked first are the quicker ones."""
-FORMATS = ("float32", "bfloat16", "float16", "int8", "int4", "mkl")
+FORMATS = ("float32", "bfloat16", "float16", "int8", "int4", "mkl", "bytes")
 """Of weights, by their number; see :data:`tabml.text._torch.kernels.products.INT8`."""
 _MULTIPLE, _FEWEST_OUTPUTS = 32, 4
 _POLL_S = 0.005
@@ -45,14 +45,27 @@ class Kernels(NamedTuple):
     attention_share: int
 
 
+class Shares(NamedTuple):
+    """Addresses of a thread's part of each step."""
+
+    attention: int
+    gelu: int
+    norm: int
+    panels: int
+
+
 class TextKernels(NamedTuple):
     """The same for whole texts."""
 
     encoder_layers: Callable[..., None]
     room_of: Callable[..., int]
     scratch_of: Callable[[int, int], int]
-    shares: tuple[int, int, int]
-    """Of attention, activation and norms."""
+    quantized_linear: Callable[..., None]
+    shares: Shares
+    multiplies_bytes: bool
+    """Whether this processor does."""
+    panel: int
+    """Outputs whose bytes lie together."""
 
 
 class Weights:
@@ -102,11 +115,11 @@ class Weights:
         return y.to(x.dtype)
 
 
-def suits(linear: nn.Linear) -> bool:
-    """Whether a layer is one that the kernels can be given, in some format."""
+def suits(linear: nn.Linear, multiple: int = _MULTIPLE) -> bool:
+    """Whether a layer is one that the kernels can be given, in some format; inputs have to be a multiple of this."""
     weight = linear.weight
     return (
-        linear.in_features % _MULTIPLE == 0
+        linear.in_features % multiple == 0
         and linear.out_features >= _FEWEST_OUTPUTS
         and weight.is_cpu
         and weight.is_contiguous()
@@ -189,13 +202,17 @@ def _for_tokens() -> Kernels:
 
 
 def _for_texts() -> TextKernels:
-    from tabml.text._torch.kernels import encoder
+    from tabml.text._torch.kernels import encoder, quantized
 
+    shares = encoder.attention_share, encoder.gelu_share, encoder.norm_share, quantized.panel_share
     return TextKernels(
         encoder_layers=encoder.encoder_layers,
         room_of=encoder.room_of,
         scratch_of=encoder.scratch_of,
-        shares=(encoder.attention_share.address, encoder.gelu_share.address, encoder.norm_share.address),
+        quantized_linear=quantized.quantized_linear,
+        shares=Shares(*(share.address for share in shares)),
+        multiplies_bytes=quantized.POSSIBLE,
+        panel=quantized.PANEL,
     )
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 from numba import cfunc, njit
-from numba.core.registry import cpu_target
 
 from tabml.text._torch.kernels.base import (
     BIAS,
+    BYTES,
     FIELDS,
     INPUTS,
+    KIND,
     LINEAR,
     NO_TRANSPOSE,
     OUTPUTS,
@@ -25,7 +26,9 @@ from tabml.text._torch.kernels.base import (
     thread_here,
     threads_here,
 )
+from tabml.text._torch.kernels.quantized import multiply_bytes, quantize
 from tabml.text._torch.kernels.vectors import (
+    FEATURES,
     LANES,
     add,
     error_function,
@@ -47,18 +50,18 @@ from tabml.text._torch.kernels.vectors import (
     words,
 )
 
-BUILT_ON = "ee93ea3a17930ddc"
-"""The first digits of the SHA-256 of ``vectors.py`` and ``base.py``."""
+BUILT_ON = "cb7f6e44da302d8c"
+"""The first digits of the SHA-256 of ``vectors.py``, ``base.py`` and ``quantized.py``."""
 
 QUERY, KEY, VALUE, OUT, INNER, DOWN = range(6)
-"""The linear layers of a layer, in the order of its plan; all in MKL's format."""
+"""The linear layers of a layer, in the order of its plan; all in MKL's format, or all bytes."""
 _NORM, _NORM_BIAS, _LATER_NORM, _LATER_NORM_BIAS, _SIZE = (6 * LINEAR + 8 * at for at in range(5))
 PLAN = 6 * FIELDS + 7
 """Numbers of a layer's plan: its linear layers; addresses of weights and biases (float32) of the norm behind attention and of the
 last one; the size of a head; as float32 epsilon and the factor of scores."""
 _EPSILON, _FACTOR = 6 * LINEAR + 40, 6 * LINEAR + 48
 
-_WIDE = "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+_WIDE = "+avx512f" in FEATURES
 _TALL = 8 if _WIDE else 4
 """Queries of which the scores are computed at once: their sums stay in registers."""
 _BLOCK = 128
@@ -68,13 +71,23 @@ _DOUBLE = 2 * LANES if _WIDE else LANES
 
 
 @njit
-def _product(linear: int, x: int, rows: int, y: int) -> None:
-    """x · Wᵀ, without a bias."""
+def _product(share: int, linear: int, x: int, rows: int, y: int, q: int, of_rows: int, threads: int) -> None:
+    """x · Wᵀ, without a bias; of bytes, of what :func:`_rounded` has made of x."""
     inputs, outputs = load_int64(linear + INPUTS), load_int64(linear + OUTPUTS)
+    if load_int64(linear + KIND) == BYTES:
+        multiply_bytes(share, linear, q, of_rows, rows, y, threads)
+        return
     sgemm(
         ROW_MAJOR, NO_TRANSPOSE, PACKED, rows, outputs, inputs,
         x, inputs, load_int64(linear + WEIGHT), inputs, np.float32(0), y, outputs,
     )  # fmt: skip
+
+
+@njit
+def _rounded(linear: int, x: int, rows: int, q: int, of_rows: int) -> None:
+    """What products with bytes are given of x."""
+    if load_int64(linear + KIND) == BYTES:
+        quantize(x, rows, load_int64(linear + INPUTS), q, of_rows)
 
 
 # A job is what the threads of one step share; addresses and numbers of 64 bits
@@ -255,14 +268,17 @@ def room_of(rows: int, *, width: int, queries: int, inner: int, scratch: int, th
         scratch: See :func:`scratch_of`.
         threads: That compute.
     """
-    return rows * (3 * queries + width) + LANES * queries + threads * (_BLOCK * inner + scratch)
+    block = threads * _BLOCK
+    rounded = max(rows * max(width, queries), block * max(width, inner)) // 4 + 2 * max(rows, block)
+    return rows * (3 * queries + width) + LANES * queries + block * inner + threads * scratch + rounded
 
 
-@kept("void(intp, intp, intp, intp, int64, intp, int64, intp, int64, int64, int64, intp)", nogil=True)
+@kept("void(intp, intp, intp, intp, intp, int64, intp, int64, intp, int64, int64, int64, intp)", nogil=True)
 def encoder_layers(
     attention: int,
     gelu: int,
     norm: int,
+    panels: int,
     plan: int,
     layers: int,
     x: int,
@@ -279,6 +295,7 @@ def encoder_layers(
         attention: The address of ``attention_share``.
         gelu: The address of ``gelu_share``.
         norm: The address of ``norm_share``.
+        panels: The address of ``panel_share``.
         plan: Of all layers, one behind the other.
         layers: How many.
         x: (rows, width), float32: what comes from the embeddings, and is changed to the output.
@@ -290,6 +307,7 @@ def encoder_layers(
         room: For :func:`room_of` float32.
     """
     job = words()
+    block = threads * _BLOCK
     for layer in range(plan, plan + 8 * PLAN * layers, 8 * PLAN):
         queries, inner = load_int64(layer + OUTPUTS), load_int64(layer + LINEAR * INNER + OUTPUTS)
         width, small = load_int64(layer + INPUTS), load_one(layer + _EPSILON)
@@ -298,11 +316,14 @@ def encoder_layers(
         v = k + 4 * (rows + LANES) * queries
         added = v + 4 * rows * queries
         between = added + 4 * rows * width
-        of_threads = between + 4 * threads * _BLOCK * inner
+        of_threads = between + 4 * block * inner
+        of_rows = of_threads + 4 * threads * scratch
+        rounded = of_rows + 8 * max(rows, block)
 
-        _product(layer + LINEAR * QUERY, x, rows, q)
-        _product(layer + LINEAR * KEY, x, rows, k)
-        _product(layer + LINEAR * VALUE, x, rows, v)
+        _rounded(layer, x, rows, rounded, of_rows)
+        _product(panels, layer + LINEAR * QUERY, x, rows, q, rounded, of_rows, threads)
+        _product(panels, layer + LINEAR * KEY, x, rows, k, rounded, of_rows, threads)
+        _product(panels, layer + LINEAR * VALUE, x, rows, v, rounded, of_rows, threads)
         store_int64(job + _Q, q)
         store_int64(job + _K, k)
         store_int64(job + _V, v)
@@ -315,25 +336,27 @@ def encoder_layers(
             _attention(job, 0, 1)
         else:
             parallel(attention, job, np.uint32(threads), np.uint32(0))
-        _product(layer + LINEAR * OUT, q, rows, added)
-        _normed(
-            norm, x, added, rows, layer + LINEAR * OUT, load_int64(layer + _NORM), load_int64(layer + _NORM_BIAS),
-            small, threads,
-        )  # fmt: skip
+        out = layer + LINEAR * OUT
+        _rounded(out, q, rows, rounded, of_rows)
+        _product(panels, out, q, rows, added, rounded, of_rows, threads)
+        _normed(norm, x, added, rows, out, load_int64(layer + _NORM), load_int64(layer + _NORM_BIAS), small, threads)
 
-        for first in range(0, rows, _BLOCK * threads):
-            count = min(_BLOCK * threads, rows - first)
-            _product(layer + LINEAR * INNER, x + 4 * first * width, count, between)
+        first_linear, last_linear = layer + LINEAR * INNER, layer + LINEAR * DOWN
+        for first in range(0, rows, block):
+            count, at = min(block, rows - first), 4 * first * width
+            _rounded(first_linear, x + at, count, rounded, of_rows)
+            _product(panels, first_linear, x + at, count, between, rounded, of_rows, threads)
             store_int64(job + _X, between)
-            store_int64(job + _BIAS, load_int64(layer + LINEAR * INNER + BIAS))
+            store_int64(job + _BIAS, load_int64(first_linear + BIAS))
             store_int64(job + _ROWS, count)
             store_int64(job + _WIDTH, inner)
             if threads == 1:
                 _gelu(job, 0, 1)
             else:
                 parallel(gelu, job, np.uint32(threads), np.uint32(0))
-            _product(layer + LINEAR * DOWN, between, count, added + 4 * first * width)
+            _rounded(last_linear, between, count, rounded, of_rows)
+            _product(panels, last_linear, between, count, added + at, rounded, of_rows, threads)
         _normed(
-            norm, x, added, rows, layer + LINEAR * DOWN, load_int64(layer + _LATER_NORM),
+            norm, x, added, rows, last_linear, load_int64(layer + _LATER_NORM),
             load_int64(layer + _LATER_NORM_BIAS), small, threads,
         )  # fmt: skip

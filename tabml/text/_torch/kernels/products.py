@@ -54,7 +54,7 @@ from tabml.text._torch.kernels.vectors import (
     words,
 )
 
-BUILT_ON = "ee93ea3a17930ddc"
+BUILT_ON = "3793ef7f0aa446b9"
 """The first digits of the SHA-256 of ``vectors.py`` and ``base.py``."""
 
 _AHEAD = 4096

@@ -12,9 +12,15 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, register_model
 
 LANES = 16
+FEATURES = frozenset(cpu_target.target_context.codegen().magic_tuple()[2].split(","))
+"""What numba compiles for: LLVM's names, each with a sign."""
+_WHOLE, _HALVES = 2, 1
+BYTE_DOTS = _WHOLE if "+avx512vnni" in FEATURES else _HALVES if "+avxvnni" in FEATURES else 0
+"""Whether sums of products of bytes are an instruction, for all lanes at once or for half of them."""
 
 _BYTE, _SHORT, _INT, _FLOAT = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType()
 _FLOATS = ir.VectorType(_FLOAT, LANES)
@@ -75,8 +81,8 @@ def _call(builder: Any, name: str, result: Any, *given: Any, **how: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), given, **how)
 
 
-def _splat(builder: Any, value: Any) -> Any:
-    nothing = ir.Constant(_FLOATS, ir.Undefined)
+def _splat(builder: Any, value: Any, kind: Any) -> Any:
+    nothing = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(nothing, value, ir.Constant(_INT, 0))
     return builder.shuffle_vector(first, nothing, _all(ir.VectorType(_INT, LANES), 0))
 
@@ -186,6 +192,12 @@ def store_int64(b: Any, at: Any, value: Any) -> None:
     _write(b, at, value, 8)
 
 
+@_operation(types.void, types.int64, types.int32)
+def store_int32(b: Any, at: Any, value: Any) -> None:
+    """One whole number of 32 bits."""
+    _write(b, at, value, 4)
+
+
 @_operation(types.void, types.int64)
 def prefetch(b: Any, at: Any) -> None:
     """Have the cache line there soon; any address will do."""
@@ -196,7 +208,7 @@ def prefetch(b: Any, at: Any) -> None:
 @_operation(_lanes, types.float32)
 def splat(b: Any, value: Any) -> Any:
     """The same in all lanes."""
-    return _splat(b, value)
+    return _splat(b, value, _FLOATS)
 
 
 @_operation(_lanes, _lanes, _lanes)
@@ -221,6 +233,12 @@ def divide(b: Any, x: Any, y: Any) -> Any:
 def fma(b: Any, x: Any, y: Any, z: Any) -> Any:
     """x · y + z, rounded once."""
     return _call(b, f"llvm.fma.v{LANES}f32", _FLOATS, x, y, z)
+
+
+@_operation(_lanes, _lanes, _lanes)
+def smaller(b: Any, x: Any, y: Any) -> Any:
+    """The smaller one; y where x is no number."""
+    return b.select(b.fcmp_ordered("<", x, y), x, y)
 
 
 @_operation(_lanes, _lanes, _lanes)
@@ -291,49 +309,119 @@ def tile(rows: int, vectors: int) -> Any:
         return types.void(*[types.int64] * 7), generate
 
     def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
-        _tile(builder, rows, vectors, *given)
+        a, a_step, b, b_step, c, c_step, k = given
+
+        def product(value: Any, column: Any, before: Any) -> Any:
+            return _fused(builder, _splat(builder, value, _FLOATS), column, before)
+
+        start = [[_constant(0.0)] * vectors] * rows
+        found = _tile(builder, _FLOATS, start, _steps(builder, a, a_step, rows), b, b_step, k, product)
+        for line, at in zip(found, _steps(builder, c, c_step, rows), strict=True):
+            for value, place in zip(line, _steps(builder, at, _number(4 * LANES), vectors), strict=True):
+                _write(builder, place, value, 4)
         return context.get_dummy_value()
 
     typed.__name__ = f"tile_{rows}_{vectors}"
     return intrinsic(typed)
 
 
+def byte_tile(rows: int, vectors: int) -> Any:
+    """The same for whole numbers, four terms at a time; needs BYTE_DOTS.
+
+    Its arguments are addresses and a step: a, whose rows of k bytes, 0 to 255, lie one behind the other; of each row its
+    scale and zero, float32 and int32; b and the step to its next four terms, of each column four bytes, -128 to 127; of each
+    column the sum of its bytes, int32, and its scale, float32; c and the step to its next row; and k, a multiple of 4:
+    c = (a - zero) · b · scale · scale, float32.
+    """
+
+    def typed(context: Any, a: Any, of_rows: Any, b: Any, b_step: Any, sums: Any, scales: Any, c: Any, c_step: Any, k: Any) -> Any:  # fmt: skip
+        return types.void(*[types.int64] * 9), generate
+
+    def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
+        a, of_rows, b, b_step, sums, scales, c, c_step, k = given
+        whole, lines = _whole(32), _steps(builder, of_rows, _number(8), rows)
+
+        def product(value: Any, column: Any, before: Any) -> Any:
+            return _dot(builder, before, _splat(builder, value, whole), column)
+
+        zeros = [_splat(builder, _read(builder, builder.add(at, _number(4)), _INT, 4), whole) for at in lines]
+        wide = _number(4 * LANES)
+        totals = [_read(builder, at, whole, 4) for at in _steps(builder, sums, wide, vectors)]
+        start = [[builder.neg(builder.mul(zero, each)) for each in totals] for zero in zeros]
+        terms = builder.lshr(k, _number(2))
+        found = _tile(builder, whole, start, _steps(builder, a, k, rows), b, b_step, terms, product)
+        for line, at, place in zip(found, lines, _steps(builder, c, c_step, rows), strict=True):
+            by = _splat(builder, _read(builder, at, _FLOAT, 4), _FLOATS)
+            places = _steps(builder, place, wide, vectors), _steps(builder, scales, wide, vectors)
+            for value, to, scale in zip(line, *places, strict=True):
+                factor = builder.fmul(by, _read(builder, scale, _FLOATS, 4))
+                _write(builder, to, builder.fmul(builder.sitofp(value, _FLOATS), factor), 4)
+        return context.get_dummy_value()
+
+    typed.__name__ = f"byte_tile_{rows}_{vectors}"
+    return intrinsic(typed)
+
+
+def _number(value: int) -> Any:
+    return ir.Constant(ir.IntType(64), value)
+
+
+def _steps(builder: Any, first: Any, step: Any, count: int) -> list[Any]:
+    found = [first]
+    for _ in range(count - 1):
+        found.append(builder.add(found[-1], step))
+    return found
+
+
+def _dot(builder: Any, sums: Any, x: Any, y: Any) -> Any:
+    """Of each four bytes, those of x without a sign, those of y with one."""
+    if BYTE_DOTS == _WHOLE:
+        return _call(builder, "llvm.x86.avx512.vpdpbusd.512", _whole(32), sums, x, y)
+    halves = []
+    for first in (0, LANES // 2):
+        order = ir.Constant(ir.VectorType(_INT, LANES // 2), list(range(first, first + LANES // 2)))
+        parts = [builder.shuffle_vector(each, each, order) for each in (sums, x, y)]
+        halves.append(_call(builder, "llvm.x86.avx512.vpdpbusd.256", parts[0].type, *parts))
+    return builder.shuffle_vector(*halves, ir.Constant(ir.VectorType(_INT, LANES), list(range(LANES))))
+
+
 def _tile(
-    builder: Any, rows: int, vectors: int, a: Any, a_step: Any, b: Any, b_step: Any, c: Any, c_step: Any, k: Any
-) -> None:
-    number = ir.IntType(64)
-
-    def steps(first: Any, step: Any) -> list[Any]:
-        found = [first]
-        for _ in range(rows - 1):
-            found.append(builder.add(found[-1], step))
-        return found
-
-    before, loop = builder.block, builder.append_basic_block("tile")
-    lines, results = steps(a, a_step), steps(c, c_step)
+    builder: Any, kind: Any, start: list[list[Any]], lines: list[Any], b: Any, b_step: Any, terms: Any, product: Any
+) -> list[list[Any]]:
+    """Sums of products, begun with ``start``: of one element of each line, and vectors that lie behind each other in b."""
+    vectors = len(start[0])
+    before, loop, after = builder.block, builder.append_basic_block("tile"), builder.append_basic_block("tiled")
     builder.branch(loop)
     builder.position_at_end(loop)
-    at, term = builder.phi(number), builder.phi(number)
-    sums = [builder.phi(_FLOATS) for _ in range(rows * vectors)]
-    columns = [_read(builder, builder.add(at, ir.Constant(number, 4 * LANES * n)), _FLOATS, 4) for n in range(vectors)]
+    at, term = builder.phi(b.type), builder.phi(b.type)
+    sums = [[builder.phi(kind) for _ in line] for line in start]
+    columns = [_read(builder, place, kind, 4) for place in _steps(builder, at, _number(4 * LANES), vectors)]
     found = []
-    for row, line in enumerate(lines):
-        value = _splat(builder, _read(builder, builder.add(line, term), _FLOAT, 4))
-        found += [_fused(builder, value, column, sums[row * vectors + n]) for n, column in enumerate(columns)]
-    following = builder.add(term, ir.Constant(number, 4))
+    for line, so_far in zip(lines, sums, strict=True):
+        value = _read(builder, builder.add(line, builder.shl(term, _number(2))), kind.element, 4)
+        found.append([product(value, column, each) for column, each in zip(columns, so_far, strict=True)])
+    following = builder.add(term, _number(1))
     for phi, first, later in [
         (at, b, builder.add(at, b_step)),
-        (term, ir.Constant(number, 0), following),
-        *((phi, _constant(0.0), later) for phi, later in zip(sums, found, strict=True)),
+        (term, _number(0), following),
+        *(
+            (phi, *values)
+            for lines in zip(sums, start, found, strict=True)
+            for phi, *values in zip(*lines, strict=True)
+        ),
     ]:
         phi.add_incoming(first, before)
         phi.add_incoming(later, loop)
-    after = builder.append_basic_block("tiled")
-    builder.cbranch(builder.icmp_signed("<", following, builder.shl(k, ir.Constant(number, 2))), loop, after)
+    builder.cbranch(builder.icmp_signed("<", following, terms), loop, after)
     builder.position_at_end(after)
-    for row, result in enumerate(results):
-        for n in range(vectors):
-            _write(builder, builder.add(result, ir.Constant(number, 4 * LANES * n)), found[row * vectors + n], 4)
+    return found
+
+
+@_operation(types.void, types.int64, _lanes)
+def store_bytes(b: Any, at: Any, x: Any) -> None:
+    """As whole numbers from 0 to 255; there is room for 16."""
+    near = _call(b, f"llvm.rint.v{LANES}f32", _FLOATS, _within(b, x, 0.0, 255.0))
+    _write(b, at, b.trunc(b.fptoui(near, _whole(32)), _whole(8)), 1)
 
 
 @intrinsic
@@ -365,6 +453,12 @@ def transpose(context: Any, x: Any, x_step: Any, y: Any, y_step: Any) -> Any:
 def total(b: Any, x: Any) -> Any:
     """The sum of all lanes."""
     return _call(b, f"llvm.vector.reduce.fadd.v{LANES}f32", _FLOAT, ir.Constant(_FLOAT, 0.0), x, fastmath=["reassoc"])
+
+
+@_operation(types.float32, _lanes)
+def smallest(b: Any, x: Any) -> Any:
+    """The smallest of all lanes."""
+    return _call(b, f"llvm.vector.reduce.fmin.v{LANES}f32", _FLOAT, x)
 
 
 @_operation(types.float32, _lanes)
