@@ -1,8 +1,10 @@
 """Texts of several callers computed together: what arrives while the model works goes into its next batches.
 
-One worker thread a model, so that a model has one team of processor threads. Batches are made by turns: each belongs
-to the next caller, and is filled up with texts of the others that are about as long. A caller with one text waits for
-one batch of everyone else, not for all of them.
+Batches are made by turns: each belongs to the next caller, and is filled up with texts of the others that are about as long.
+A caller with one text waits for one batch of everyone else, not for all of them.
+
+A model may have several workers. What is alone has the whole processor, by the first worker, so that a model has one team of
+processor threads; what is more is shared out, and no worker waits for the others.
 """
 
 from __future__ import annotations
@@ -88,15 +90,14 @@ class _Call(Generic[Item, Result]):
 
     def fail(self, problem: BaseException) -> None:
         self.problem = problem
-        self.left.clear()
         self.done.set()
 
 
 class Batcher(Generic[Item, Result]):
     """One queue in front of one model. Thread-safe.
 
-    An idle model begins at once. After a batch it waits up to 5 ms, and only while fewer callers are there than were when
-    the batch was done, those with their answers among them.
+    An idle model begins at once. After a batch its worker waits up to 5 ms, and only while fewer callers are there than were
+    when the batch was done, those with their answers among them.
     """
 
     def __init__(
@@ -107,27 +108,35 @@ class Batcher(Generic[Item, Result]):
         max_cost: int,
         free_cost: int = 0,
         max_waiting: int = MAX_WAITING,
+        part: Callable[[list[Item]], Sequence[Result]] | None = None,
+        workers: int = 1,
+        least: int = 0,
         name: str = "batcher",
     ) -> None:
-        """The worker starts with the first call.
+        """Workers start with the first call.
 
         Args:
-            compute: The model: as many results as items, in their order; called by one thread.
+            compute: The model: as many results as items, in their order; called by one thread while no other computes.
             cost: Of an item, such as its tokens.
             max_cost: Of a batch: its most costly item times their number.
             free_cost: Of a batch up to which it may be as unequal as it is.
             max_waiting: Items in the queue; a single call may have more when nothing else waits.
-            name: Of the thread.
+            part: The same as ``compute``, but called by several threads at once; needed for more than one worker.
+            workers: That compute at once.
+            least: What a batch may cost at least, before it is shared out among workers.
+            name: Of the threads.
         """
-        self._compute, self._cost = compute, cost
+        self._compute, self._part, self._cost = compute, part or compute, cost
+        self._count, self._least = workers, least
         self._max_cost, self._free_cost, self._max_waiting, self._name = max_cost, free_cost, max_waiting, name
         self._changed = threading.Condition()
         self._turns: deque[Hashable] = deque()
         self._calls: dict[Hashable, deque[_Call[Item, Result]]] = {}
         self._waiting = 0
-        self._expected = 0
-        self._served_at = 0.0
-        self._worker: threading.Thread | None = None
+        self._waiting_cost = 0
+        self._busy = 0
+        self._alone = False
+        self._workers: list[threading.Thread] = []
         self._closed = False
         self._process = os.getpid()
 
@@ -179,13 +188,13 @@ class Batcher(Generic[Item, Result]):
         return call.results
 
     def close(self) -> None:
-        """Finish what waits, then end the worker; twice is fine."""
+        """Finish what waits, then end the workers; twice is fine."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            worker = self._worker
-        if worker is not None and worker is not threading.current_thread() and os.getpid() == self._process:
-            worker.join()
+        for worker in self._workers:
+            if worker is not threading.current_thread() and os.getpid() == self._process:
+                worker.join()
 
     def _join(self, call: _Call[Item, Result]) -> None:
         with self._changed:
@@ -197,21 +206,28 @@ class Batcher(Generic[Item, Result]):
                     f"{self._max_waiting}; try again a little later"
                 )
             self._waiting += call.missing
+            self._waiting_cost += sum(call.costs)
             if call.caller not in self._calls:
                 self._calls[call.caller] = deque()
                 self._turns.append(call.caller)
             self._calls[call.caller].append(call)
-            if self._worker is None:
-                self._worker = threading.Thread(target=self._work, name=self._name, daemon=True)
-                self._worker.start()
+            if not self._workers:
+                for number in range(self._count):
+                    worker = threading.Thread(target=self._work, args=(not number,), name=self._name, daemon=True)
+                    self._workers.append(worker)
+                    worker.start()
             self._changed.notify_all()
 
     def _leave(self, call: _Call[Item, Result]) -> None:
         """Take out what is still in the queue."""
         with self._changed:
-            self._waiting -= len(call.left)
-            call.left.clear()
-            self._tidy(call.caller)
+            self._drop(call)
+
+    def _drop(self, call: _Call[Item, Result]) -> None:
+        self._waiting -= len(call.left)
+        self._waiting_cost -= sum(call.costs[at] for at in call.left)
+        call.left.clear()
+        self._tidy(call.caller)
 
     def _tidy(self, caller: Hashable) -> None:
         calls = self._calls.get(caller)
@@ -223,37 +239,46 @@ class Batcher(Generic[Item, Result]):
             del self._calls[caller]
             self._turns.remove(caller)
 
-    def _work(self) -> None:
+    def _work(self, first: bool) -> None:
+        expected, served_at = 0, 0.0
         while True:
             with self._changed:
-                while not self._turns and not self._closed:
+                while not self._is_mine(first) and not (self._closed and not self._turns):
                     self._changed.wait()
                 if not self._turns:
                     return
-                self._let_others_come()
+                self._let_others_come(expected, served_at + _WAIT_S)
+                if not self._is_mine(first):
+                    continue
                 batch = self._take()
-            if batch:
-                self._answer(batch)
-                with self._changed:
-                    self._expected = len({call.caller for call, _ in batch} | self._calls.keys())
-                    self._served_at = time.monotonic()
+                self._alone = not self._busy and not self._turns
+                self._busy += 1
+                compute = self._compute if self._alone else self._part
+                self._changed.notify_all()  # what is left is for the others
+            self._answer(batch, compute)
+            with self._changed:
+                self._busy -= 1
+                self._alone = False
+                expected = len({call.caller for call, _ in batch} | self._calls.keys())
+                served_at = time.monotonic()
+                self._changed.notify_all()
 
-    def _let_others_come(self) -> None:
+    def _is_mine(self, first: bool) -> bool:
+        """Whether a worker may take a batch: the first one any, the others what is beside another."""
+        return bool(self._turns) and not self._alone and (first or self._busy > 0)
+
+    def _let_others_come(self, expected: int, until: float) -> None:
         """As many as have just been answered often ask again at once: with them the batch is fuller."""
-        until = self._served_at + _WAIT_S
-        while not self._closed and self._turns and len(self._calls) < self._expected and not self._full():
+        while not self._closed and self._turns and len(self._calls) < expected and self._waiting_cost < self._max_cost:
             left = until - time.monotonic()
             if left <= 0 or not self._changed.wait(left):
                 return
 
-    def _full(self) -> bool:
-        longest = max(call.next_cost for calls in self._calls.values() for call in calls if call.left)
-        return self._waiting * longest >= self._max_cost
-
     def _take(self) -> list[tuple[_Call[Item, Result], int]]:
-        """The next batch: one item of the caller whose turn it is, then by turns what fits."""
-        if not self._turns:
-            return []
+        """The next batch: one item of the caller whose turn it is, then by turns what fits into a worker's share."""
+        idle, most = self._count - self._busy, self._max_cost
+        if idle > 1:
+            most = min(most, max(-(-self._waiting_cost // idle), self._least))
         owner = self._turns[0]
         batch = [self._pop(owner)]
         shortest = longest = batch[0][0].costs[batch[0][1]]
@@ -266,7 +291,7 @@ class Batcher(Generic[Item, Result]):
             low, high = min(shortest, calls[0].next_cost), max(longest, calls[0].next_cost)
             whole = (len(batch) + 1) * high
             alike = low >= high * _LEAST_FILLING or high <= _SHORT or whole <= self._free_cost
-            if whole <= self._max_cost and alike:
+            if whole <= most and alike:
                 batch.append(self._pop(caller))
                 order.append(caller)
                 shortest, longest = low, high
@@ -279,28 +304,33 @@ class Batcher(Generic[Item, Result]):
         call = self._calls[caller][0]
         at = call.left.popleft()
         self._waiting -= 1
+        self._waiting_cost -= call.costs[at]
         self._tidy(caller)
         return call, at
 
-    def _answer(self, batch: list[tuple[_Call[Item, Result], int]]) -> None:
+    def _answer(
+        self,
+        batch: list[tuple[_Call[Item, Result], int]],
+        compute: Callable[[list[Item]], Sequence[Result]],
+    ) -> None:
         """Compute, and tell everyone; what fails together is tried again for each caller by itself."""
         try:
-            results = self._compute([call.items[at] for call, at in batch])
+            results = compute([call.items[at] for call, at in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(results)} results for {len(batch)} texts")
         except BaseException as problem:
             calls = list(dict.fromkeys(call for call, _ in batch))
             if len(calls) == 1:
                 with self._changed:
-                    self._waiting -= len(calls[0].left)
+                    self._drop(calls[0])
                     calls[0].fail(problem)
-                    self._tidy(calls[0].caller)
                 return
             for one in calls:
-                self._answer([(call, at) for call, at in batch if call is one])
+                self._answer([(call, at) for call, at in batch if call is one], compute)
             return
-        for (call, at), result in zip(batch, results, strict=True):
-            call.results[at] = result
-            call.missing -= 1
-            if not call.missing:
-                call.done.set()
+        with self._changed:  # other workers may have a part of the same call
+            for (call, at), result in zip(batch, results, strict=True):
+                call.results[at] = result
+                call.missing -= 1
+                if not call.missing:
+                    call.done.set()

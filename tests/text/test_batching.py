@@ -42,6 +42,42 @@ class Model:
             time.sleep(0.001)
 
 
+class Lanes:
+    """Doubles numbers by several workers, and remembers what was computed beside what; each number may have a gate."""
+
+    def __init__(self, workers: int, max_cost: int = 64, least: int = 0) -> None:
+        self.seen: list[tuple[str, list[int]]] = []
+        self.gates: dict[int, threading.Event] = {}
+        self.running: list[str] = []
+        self.together: set[tuple[str, ...]] = set()
+        self._lock = threading.Lock()
+        self.batcher: Batcher[int, int] = Batcher(
+            lambda items: self.compute("alone", items), part=lambda items: self.compute("part", items),
+            cost=abs, max_cost=max_cost, workers=workers, least=least,
+        )  # fmt: skip
+
+    def compute(self, how: str, items: list[int]) -> Sequence[int]:
+        with self._lock:
+            self.seen.append((how, list(items)))
+            self.running.append(how)
+            self.together.add(tuple(sorted(self.running)))
+        try:
+            for item in items:
+                assert self.gates.get(item) is None or self.gates[item].wait(20)
+            if 13 in items:
+                raise ValueError("thirteen")
+            return [2 * item for item in items]
+        finally:
+            with self._lock:
+                self.running.remove(how)
+
+    def reaches(self, count: int) -> None:
+        until = time.monotonic() + 10
+        while len(self.seen) < count:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+
+
 @given(st.lists(st.integers(0, 300)), st.integers(1, 512))
 def test_batches_by_length_have_every_item_once_and_keep_the_limit(costs: list[int], most: int) -> None:
     batches = by_length(costs, most)
@@ -69,6 +105,99 @@ def test_every_caller_gets_its_own_results_in_order(calls: list[tuple[int, list[
     assert not model.batcher._turns
     assert all(len(batch) == 1 or len(batch) * max(batch) <= most for batch in model.batches)
     model.batcher.close()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(1, 40), max_size=30)), min_size=1, max_size=8),
+    st.integers(1, 200),
+    st.integers(2, 4),
+    st.integers(0, 64),
+)
+def test_workers_share_what_is_more_than_one_batch(
+    calls: list[tuple[int, list[int]]], most: int, workers: int, least: int
+) -> None:
+    model = Lanes(workers, most, least)
+    with ThreadPoolExecutor(len(calls)) as threads:
+        jobs = [threads.submit(model.batcher.run, items, caller=caller) for caller, items in calls]
+        for job, (_, items) in zip(jobs, calls, strict=True):
+            if 13 in items:
+                with pytest.raises(ValueError, match="thirteen"):
+                    job.result(20)
+            else:
+                assert job.result(20) == [2 * item for item in items]
+    model.batcher.close()
+    assert model.batcher.waiting == model.batcher._waiting_cost == model.batcher._busy == 0
+    assert not model.batcher._calls
+    assert all(len(batch) == 1 or len(batch) * max(batch) <= most for _, batch in model.seen)
+    assert all(set(together) == {"part"} or len(together) == 1 for together in model.together)
+    assert max(map(len, model.together), default=0) <= workers
+
+
+def test_what_is_alone_has_all_threads_and_what_is_more_is_shared_out() -> None:
+    model = Lanes(2)
+    assert model.batcher.run([5]) == [10]
+    model.gates[6] = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        job = threads.submit(model.batcher.run, [6, 6, 6, 6])
+        model.reaches(3)
+        model.gates[6].set()
+        assert job.result(5) == [12] * 4
+    assert model.seen == [("alone", [5]), ("part", [6, 6]), ("part", [6, 6])]
+    model.batcher.close()
+    few = Lanes(2, least=20)
+    assert few.batcher.run([5, 5, 5, 5]) == [10] * 4
+    assert few.seen == [("alone", [5, 5, 5, 5])]
+    few.batcher.close()
+
+
+def test_a_worker_does_not_wait_for_another() -> None:
+    model = Lanes(2)
+    model.gates[7] = threading.Event()
+    with ThreadPoolExecutor(2) as threads:
+        slow = threads.submit(model.batcher.run, [7, 3], caller="slow")
+        model.reaches(2)
+        for _ in range(3):
+            assert model.batcher.run([4], caller="quick") == [8]
+        assert not slow.done()
+        model.gates[7].set()
+        assert slow.result(5) == [14, 6]
+    assert [how for how, _ in model.seen] == ["part"] * 5
+    model.batcher.close()
+
+
+def test_what_comes_while_one_has_all_threads_waits() -> None:
+    model = Lanes(3)
+    model.gates[7] = threading.Event()
+    with ThreadPoolExecutor(3) as threads:
+        alone = threads.submit(model.batcher.run, [7])
+        model.reaches(1)
+        others = [threads.submit(model.batcher.run, [size]) for size in (4, 5)]
+        until = time.monotonic() + 10
+        while model.batcher.waiting != 2:
+            assert time.monotonic() < until
+        time.sleep(0.02)
+        assert len(model.seen) == 1
+        model.gates[7].set()
+        assert [job.result(5) for job in (alone, *others)] == [[14], [8], [10]]
+    assert model.together <= {("alone",), ("part",), ("part", "part")}
+    model.batcher.close()
+
+
+def test_closing_waits_for_all_workers() -> None:
+    model = Lanes(2)
+    before = threading.active_count()
+    model.gates[7] = threading.Event()
+    with ThreadPoolExecutor(2) as threads:
+        job = threads.submit(model.batcher.run, [7, 7, 7])
+        model.reaches(2)
+        closing = threads.submit(model.batcher.close)
+        time.sleep(0.02)
+        assert not closing.done()
+        model.gates[7].set()
+        closing.result(5)
+        assert job.result(5) == [14] * 3
+    assert threading.active_count() == before
 
 
 def test_texts_that_arrive_while_the_model_works_are_computed_together() -> None:

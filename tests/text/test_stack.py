@@ -139,14 +139,14 @@ def test_attention_of_another_kind_is_left_alone() -> None:
     assert stack.stacked(model) == 0
 
 
-@pytest.mark.parametrize("how", ["int8", "bfloat16", "plain"])
+@pytest.mark.parametrize("how", ["int4", "bfloat16", "plain"])
 def test_other_formats_are_left_alone(how: str) -> None:
     torch.manual_seed(1)
     model = transformers.AutoModel.from_config(CONFIGS["bert"]()).eval().requires_grad_(False)
     if how == "bfloat16":
         model = model.bfloat16()
     if how != "plain":
-        packing.pack(model, "int8" if how == "int8" else None, many_rows=True)
+        packing.pack(model, "int4" if how == "int4" else None, many_rows=True)
     assert stack.stacked(model) == 0
 
 

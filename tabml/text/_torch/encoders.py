@@ -18,7 +18,7 @@ from tabml.cancellation import current_cancellation
 from tabml.errors import InferenceError, ModelClosedError, ModelKindError, OptionError, TabmlError
 from tabml.text._model import Placement
 from tabml.text._torch.attention import attend_by_products
-from tabml.text._torch.lanes import changes_with_length, lanes_of, side_by_side
+from tabml.text._torch.lanes import changes_with_length, lanes_of, on_lane, side_by_side
 from tabml.text._torch.loading import load_pretrained, load_tokenizer, packed
 from tabml.text._torch.recording import Output, recordings_for
 from tabml.text._torch.stack import stacked
@@ -187,7 +187,8 @@ class Encoder:
         self.model = model
         self.config = model.config
         self.device: torch.device = next(model.parameters()).device
-        self._lanes = lanes_of(model, self.device)
+        self.lanes = lanes_of(model, self.device)
+        """Batches that are computed at once."""
         attend_by_products(model)
         stacked(model)
         self._accepted = frozenset(inspect.signature(model.forward).parameters)
@@ -212,7 +213,7 @@ class Encoder:
     @property
     def batch_tokens(self) -> int:
         """Padded tokens of a batch."""
-        return self._lanes * batch_tokens(self.device)
+        return self.lanes * batch_tokens(self.device)
 
     @property
     def labels(self) -> list[str]:
@@ -292,6 +293,11 @@ class Encoder:
                 said = " ".join(str(problem).split())[:200]
                 raise InferenceError(f"{self.name}: {type(problem).__name__}: {said}") from problem
 
+    def alone(self, batch: list[Encoded], compute: Callable[[list[Encoded]], Sequence[Value]]) -> Sequence[Value]:
+        """What ``compute`` gives for the batch, by all threads together; one batch at a time."""
+        with self._lock:
+            return compute(batch)
+
     def spread(self, batch: list[Encoded], compute: Callable[[list[Encoded]], Sequence[Value]]) -> list[Value]:
         """What ``compute`` gives for the batch; one batch at a time.
 
@@ -300,7 +306,7 @@ class Encoder:
             compute: Called with a part of the batch, by several threads at once; as many results as texts.
         """
         with self._lock:
-            parts = shares([one.length for one in batch], self._lanes, _LANE_TOKENS)
+            parts = shares([one.length for one in batch], self.lanes, _LANE_TOKENS)
             if len(parts) == 1:
                 return list(compute(batch))
             found: dict[int, Value] = {}
@@ -363,10 +369,13 @@ class Served(Generic[Value]):
     def __init__(self, encoder: Encoder, compute: Callable[[list[Encoded]], Sequence[Value]]) -> None:
         self.encoder = encoder
         self.queue: Batcher[Encoded, Value] = Batcher(
-            lambda batch: encoder.spread(batch, compute),
+            lambda batch: encoder.alone(batch, compute),
             cost=lambda one: one.length,
-            max_cost=encoder.batch_tokens,
+            max_cost=batch_tokens(encoder.device),
             free_cost=encoder.free_tokens,
+            part=lambda batch: on_lane(lambda: compute(batch), encoder.lanes),
+            workers=encoder.lanes,
+            least=_LANE_TOKENS,
             name=f"tabml {encoder.name}"[:40],
         )
 

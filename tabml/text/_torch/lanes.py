@@ -1,7 +1,6 @@
-"""Parts of a batch computed side by side on a CPU, each by one thread.
+"""Batches computed side by side on a CPU, each by one thread.
 
-Threads that share a matrix product wait for each other in every layer, and spin while they do; threads with a part
-each meet once a batch. The threads belong to the process, not to a model: two models that work at once share them.
+Threads that share a matrix product wait for each other in every layer, and spin while they do. The threads belong to the process, not to a model: two models that work at once share them.
 """
 
 from __future__ import annotations
@@ -41,6 +40,11 @@ def side_by_side(work: Callable[[Part], Value], parts: Sequence[Part]) -> list[V
     jobs = [_threads(os.getpid(), len(parts)).submit(work, part) for part in parts]
     wait(jobs)
     return [job.result() for job in jobs]
+
+
+def on_lane(work: Callable[[], Value], lanes: int) -> Value:
+    """What ``work`` gives, in one of so many threads."""
+    return _threads(os.getpid(), lanes).submit(work).result()
 
 
 @cache
