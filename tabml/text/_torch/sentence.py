@@ -24,6 +24,7 @@ from tabml.text._torch import loading
 from tabml.text._torch.encoders import Encoded, Encoder, SafeTokenizer, Served, check_kind, token_limit
 from tabml.text._torch.recording import Output
 from tabml.text._torch.teams import disband
+from tabml.text._torch.whole import WholeTexts
 from tabml.text.repository import Repository
 
 _LEGACY_POOLING = {
@@ -168,6 +169,7 @@ class SentenceModel:
 
     def __init__(self, encoder: Encoder, layout: Layout) -> None:
         self.encoder, self.layout = encoder, layout
+        self._whole = WholeTexts.of(encoder.model, layout.pooling.modes)
         self.served: Served[NDArray[np.float32]] = Served(encoder, self._vectors)
         with torch.inference_mode():
             probe = encoder.tokenizer.encode(["a"])
@@ -190,24 +192,34 @@ class SentenceModel:
     def close(self) -> None:
         """Finish what waits, and let go of the model."""
         self.served.close()
+        self._whole = None
 
     def _vectors(self, batch: Sequence[Encoded]) -> list[NDArray[np.float32]]:
         if len({one.extra for one in batch}) > 1:  # prompts of different callers
-            found: dict[int, NDArray[np.float32]] = {}
+            each: dict[int, NDArray[np.float32]] = {}
             for extra in {one.extra for one in batch}:
                 mine = [at for at, one in enumerate(batch) if one.extra == extra]
-                found.update(zip(mine, self._vectors([batch[at] for at in mine]), strict=True))
-            return [found[at] for at in range(len(batch))]
-        extra = batch[0].extra
+                each.update(zip(mine, self._vectors([batch[at] for at in mine]), strict=True))
+            return [each[at] for at in range(len(batch))]
+        extra, whole = batch[0].extra, self._whole
+        found = whole(batch) if whole is not None and not extra else None
 
         def compute(features: dict[str, torch.Tensor]) -> Output:
             tokens = self.encoder(features).last_hidden_state
             x = self.layout.pooling(tokens, features["attention_mask"], extra)
-            for module in self.layout.behind:
-                x = module(x)
-            return (x,)
+            if whole is not None and found is not None:
+                whole.agrees(found, x)
+            return (self._behind(x),)
 
-        return list(self.encoder.outputs(batch, compute, like=extra)[0])
+        if whole is None or found is None or whole.right is None:
+            return list(self.encoder.outputs(batch, compute, like=extra)[0])
+        with torch.inference_mode():
+            return list(self._behind(found).float().numpy())
+
+    def _behind(self, x: torch.Tensor) -> torch.Tensor:
+        for module in self.layout.behind:
+            x = module(x.to(self.encoder.model.dtype))
+        return x
 
 
 def load_sentence_model(repository: Repository, placement: Placement, *, architecture: str | None) -> SentenceModel:

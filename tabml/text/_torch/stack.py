@@ -27,7 +27,7 @@ _LIKE_BERT = (
 )  # fmt: skip
 _LIKE_DISTILBERT = ("TransformerBlock",)
 _GELU = ("GELUActivation", "GELU")
-_FAR_OFF = {"mkl": 1e-4, "bytes": 0.2}
+FAR_OFF = {"mkl": 1e-4, "bytes": 0.2}
 """By the format of the weights: roundings to 8 bits fall to the other side where numbers differ in their last digit."""
 _DTYPES = (torch.float32, torch.bfloat16)
 _MULTIPLE = 16
@@ -50,18 +50,19 @@ def stacked(model: Any) -> int:
             and model.device.type == "cpu"
             and "forward" not in vars(module)
         ):
-            plan = _Plan.of(layers)
+            plan = Plan.of(layers)
             if plan is not None:
-                module.forward = _Stack(module, plan)
+                module.forward = Stack(module, plan)
                 found += len(layers)
     return found
 
 
-class _Stack:
+class Stack:
     """In place of the forward of what holds the layers."""
 
-    def __init__(self, holder: nn.Module, plan: _Plan) -> None:
-        self._holder, self._plan = weakref.ref(holder), plan  # a model without cycles goes with its last user
+    def __init__(self, holder: nn.Module, plan: Plan) -> None:
+        self.plan = plan
+        self._holder = weakref.ref(holder)  # a model without cycles goes with its last user
         self._right: bool | None = None
         """Whether the kernels agreed with torch's operations."""
         self._seconds = 0.0
@@ -72,10 +73,10 @@ class _Stack:
         texts = self._texts(hidden_states, attention_mask, options) if kernels is not None else None
         if kernels is None or texts is None:
             return self._by_operations(hidden_states, attention_mask, options)
-        found = self._plan.compute(kernels, hidden_states, *texts)
+        found = self.plan.compute(kernels, hidden_states, *texts)
         if self._right is None:
             plain = self._by_operations(hidden_states, attention_mask, options)
-            self._right = _agree(found, plain.last_hidden_state, texts[0], _FAR_OFF[self._plan.form])
+            self._right = agree(found, plain.last_hidden_state, texts[0], FAR_OFF[self.plan.form])
             return plain
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=found)
 
@@ -93,7 +94,7 @@ class _Stack:
     ) -> tuple[torch.Tensor | None, torch.Tensor] | None:
         """Which tokens are texts', None for all, and how many each has; None where this isn't for the kernels."""
         count, longest = hidden.shape[:2]
-        if not self._plan.suits(hidden) or any(value is not None and value is not False for value in options.values()):
+        if not self.plan.suits(hidden) or any(value is not None and value is not False for value in options.values()):
             return None
         if mask is None:
             return None, torch.full((count,), longest)
@@ -107,13 +108,13 @@ class _Stack:
         return padded, lengths
 
 
-class _Plan:
+class Plan:
     """Encoder layers as the compiled kernels want them told; see :data:`tabml.text._torch.kernels.encoder.PLAN`."""
 
     def __init__(self, layers: list[tuple[list[Weights], list[nn.LayerNorm], Any]]) -> None:
         """Of what :func:`_parts` gives for each layer."""
         weights, _, attention = layers[0]
-        self._width, self._queries, self._inner = weights[0].inputs, weights[0].outputs, weights[4].outputs
+        self.width, self._queries, self._inner = weights[0].inputs, weights[0].outputs, weights[4].outputs
         self._size, self._layers = attention.attention_head_size, len(layers)
         self.form = weights[0].form
         self._kept: list[object] = []
@@ -130,7 +131,7 @@ class _Plan:
         self._numbers = torch.cat(numbers)
 
     @classmethod
-    def of(cls, layers: nn.ModuleList) -> _Plan | None:
+    def of(cls, layers: nn.ModuleList) -> Plan | None:
         """None where they are not for the kernels."""
         try:
             found = [_parts(layer) for layer in layers]
@@ -142,29 +143,39 @@ class _Plan:
 
     def suits(self, hidden: torch.Tensor) -> bool:
         """Whether the kernels can be given this; they look at nothing themselves."""
-        return hidden.dtype in _DTYPES and hidden.is_cpu and hidden.shape[2] == self._width and hidden.numel() > 0
+        return hidden.dtype in _DTYPES and hidden.is_cpu and hidden.shape[2] == self.width and hidden.numel() > 0
 
     def compute(
         self, kernels: door.TextKernels, hidden: torch.Tensor, texts: torch.Tensor | None, lengths: torch.Tensor
     ) -> torch.Tensor:
         """(texts, tokens, width) to the same; zeros for padding."""
-        x = (hidden.reshape(-1, self._width) if texts is None else hidden[texts]).to(torch.float32, copy=True)
-        starts = torch.cat((lengths.new_zeros(1), lengths.cumsum(0)))
-        rows, threads = len(x), torch.get_num_threads()
-        scratch = kernels.scratch_of(int(lengths.max()), self._size)
-        size = kernels.room_of(
-            rows, width=self._width, queries=self._queries, inner=self._inner, scratch=scratch, threads=threads
-        )
-        room = torch.empty(size, dtype=torch.float32)
-        kernels.encoder_layers(
-            *kernels.shares, self._numbers.data_ptr(), self._layers, x.data_ptr(), rows, starts.data_ptr(), len(lengths),
-            scratch, threads, room.data_ptr(),
-        )  # fmt: skip
+        x = (hidden.reshape(-1, self.width) if texts is None else hidden[texts]).to(torch.float32, copy=True)
+        self.change(kernels, x, torch.cat((lengths.new_zeros(1), lengths.cumsum(0))), int(lengths.max()))
         if texts is None:
             return x.view_as(hidden).to(hidden.dtype)
         found = torch.zeros_like(hidden)
         found[texts] = x.to(hidden.dtype)
         return found
+
+    def change(self, kernels: door.TextKernels, x: torch.Tensor, starts: torch.Tensor, longest: int) -> None:
+        """Compute the layers in place.
+
+        Args:
+            kernels: That compute.
+            x: (rows, width), float32: the tokens of all texts.
+            starts: (texts + 1,): where in ``x`` each begins, and the end.
+            longest: Tokens of the longest.
+        """
+        rows, threads = len(x), torch.get_num_threads()
+        scratch = kernels.scratch_of(longest, self._size)
+        size = kernels.room_of(
+            rows, width=self.width, queries=self._queries, inner=self._inner, scratch=scratch, threads=threads
+        )
+        room = torch.empty(size, dtype=torch.float32)
+        kernels.encoder_layers(
+            *kernels.shares, self._numbers.data_ptr(), self._layers, x.data_ptr(), rows, starts.data_ptr(), len(starts) - 1,
+            scratch, threads, room.data_ptr(),
+        )  # fmt: skip
 
 
 def _parts(layer: Any) -> tuple[list[Weights], list[nn.LayerNorm], Any] | None:
@@ -183,7 +194,7 @@ def _parts(layer: Any) -> tuple[list[Weights], list[nn.LayerNorm], Any] | None:
     else:
         return None
     weights = [getattr(each, "weights", None) for each in linears]
-    known = [each for each in weights if isinstance(each, Weights) and each.form in _FAR_OFF]
+    known = [each for each in weights if isinstance(each, Weights) and each.form in FAR_OFF]
     if len(known) < len(weights) or len({each.form for each in known}) > 1:
         return None
     sizes = [(each.inputs, each.outputs) for each in known]
@@ -202,7 +213,7 @@ def _parts(layer: Any) -> tuple[list[Weights], list[nn.LayerNorm], Any] | None:
     return (known, norms, of) if fits else None
 
 
-def _agree(compiled: torch.Tensor, plain: torch.Tensor, texts: torch.Tensor | None, far_off: float) -> bool | None:
+def agree(compiled: torch.Tensor, plain: torch.Tensor, texts: torch.Tensor | None, far_off: float) -> bool | None:
     """Whether both are the same; None where that can't be said, of numbers that are none."""
     compiled, plain = (each.float() if texts is None else each[texts].float() for each in (compiled, plain))
     size, off = float(plain.norm()), float((compiled - plain).norm())

@@ -57,7 +57,9 @@ class Shares(NamedTuple):
 class TextKernels(NamedTuple):
     """The same for whole texts."""
 
+    embed: Callable[..., None]
     encoder_layers: Callable[..., None]
+    pool: Callable[..., None]
     room_of: Callable[..., int]
     scratch_of: Callable[[int, int], int]
     quantized_linear: Callable[..., None]
@@ -206,7 +208,9 @@ def _for_texts() -> TextKernels:
 
     shares = encoder.attention_share, encoder.gelu_share, encoder.norm_share, quantized.panel_share
     return TextKernels(
+        embed=encoder.embed,
         encoder_layers=encoder.encoder_layers,
+        pool=encoder.pool,
         room_of=encoder.room_of,
         scratch_of=encoder.scratch_of,
         quantized_linear=quantized.quantized_linear,

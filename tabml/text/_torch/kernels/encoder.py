@@ -5,6 +5,8 @@ What is between the products of a layer takes a quarter of torch's time: startin
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import cfunc, njit
 
@@ -37,6 +39,7 @@ from tabml.text._torch.kernels.vectors import (
     larger,
     largest,
     load,
+    load_bfloat16,
     load_int64,
     load_one,
     multiply,
@@ -199,11 +202,24 @@ def gelu_share(job: int) -> None:
 
 
 @njit
+def _norm_row(x: int, whole: float, width: int, weight: int, later: int, small: float) -> None:
+    """(x - mean) / √(variance + ε) · w + b, in place (Ba et al. 2016); the sum is known."""
+    share = np.float32(1) / np.float32(width)
+    down, squares = splat(-whole * share), splat(np.float32(0))
+    for j in range(0, 4 * width, 4 * LANES):
+        value = add(load(x + j), down)
+        squares = fma(value, value, squares)
+    by = splat(np.float32(1) / np.sqrt(total(squares) * share + small))
+    for j in range(0, 4 * width, 4 * LANES):
+        value = multiply(add(load(x + j), down), by)
+        store(x + j, fma(value, load(weight + j), load(later + j)))
+
+
+@njit
 def _norm(job: int, thread: int, threads: int) -> None:
-    """The layer norm of x + added + bias, in place of x (Ba et al. 2016)."""
+    """The layer norm of x + added + bias, in place of x."""
     rows, width, bias = load_int64(job + _ROWS), load_int64(job + _WIDTH), load_int64(job + _BIAS)
     weight, later, small = load_int64(job + _WEIGHT), load_int64(job + _LATER_BIAS), load_one(job + _SMALL)
-    share = np.float32(1) / np.float32(width)
     for row in range(rows * thread // threads, rows * (thread + 1) // threads):
         x, added = load_int64(job + _X) + 4 * row * width, load_int64(job + _ADDED) + 4 * row * width
         found = splat(np.float32(0))
@@ -211,14 +227,7 @@ def _norm(job: int, thread: int, threads: int) -> None:
             value = add(add(load(added + j), load(bias + j)), load(x + j))
             store(x + j, value)
             found = add(found, value)
-        down, squares = splat(-total(found) * share), splat(np.float32(0))
-        for j in range(0, 4 * width, 4 * LANES):
-            value = add(load(x + j), down)
-            squares = fma(value, value, squares)
-        by = splat(np.float32(1) / np.sqrt(total(squares) * share + small))
-        for j in range(0, 4 * width, 4 * LANES):
-            value = multiply(add(load(x + j), down), by)
-            store(x + j, fma(value, load(weight + j), load(later + j)))
+        _norm_row(x, total(found), width, weight, later, small)
 
 
 @kept("void(intp)", cfunc)
@@ -360,3 +369,72 @@ def encoder_layers(
             norm, x, added, rows, last_linear, load_int64(layer + _LATER_NORM),
             load_int64(layer + _LATER_NORM_BIAS), small, threads,
         )  # fmt: skip
+
+
+# What is before the layers, and behind them
+
+_WORDS, _PLACES, _TYPES, _HALF, _WIDE_AS, _GAIN, _SHIFT, _LEAST = range(0, 64, 8)
+EMBEDDING = 8
+"""Numbers of an embedding's plan: addresses of the tables of words, positions and types (or 0), whether they are bfloat16, not
+float32, their width, addresses of weight and bias (float32) of the norm, and as float32 epsilon."""
+
+
+@njit
+def _entry(table: int, row: int, width: int, j: int, half: int) -> Any:
+    if half:
+        return load_bfloat16(table + 2 * (row * width + j))
+    return load(table + 4 * (row * width + j))
+
+
+@kept("void(intp, intp, intp, intp, int64, int64, intp)", nogil=True)
+def embed(plan: int, ids: int, types: int, starts: int, texts: int, first: int, x: int) -> None:
+    """What the layers begin with: the entries of each token, added and normed.
+
+    Args:
+        plan: Of the embedding.
+        ids: (rows,), int64.
+        types: (rows,), int64; is not read where there is no table of types.
+        starts: As for :func:`encoder_layers`.
+        texts: How many.
+        first: The position of a text's first token.
+        x: (rows, width), float32, is written.
+    """
+    words, places, of_types = load_int64(plan + _WORDS), load_int64(plan + _PLACES), load_int64(plan + _TYPES)
+    half, width, small = load_int64(plan + _HALF), load_int64(plan + _WIDE_AS), load_one(plan + _LEAST)
+    weight, later = load_int64(plan + _GAIN), load_int64(plan + _SHIFT)
+    for text in range(texts):
+        begin = load_int64(starts + 8 * text)
+        for row in range(begin, load_int64(starts + 8 * text + 8)):
+            word, to, found = load_int64(ids + 8 * row), x + 4 * row * width, splat(np.float32(0))
+            for j in range(0, width, LANES):
+                value = _entry(words, word, width, j, half)
+                if of_types:
+                    value = add(value, _entry(of_types, load_int64(types + 8 * row), width, j, half))
+                value = add(value, _entry(places, first + row - begin, width, j, half))
+                store(to + 4 * j, value)
+                found = add(found, value)
+            _norm_row(to, total(found), width, weight, later, small)
+
+
+@kept("void(intp, intp, int64, int64, int64, intp)", nogil=True)
+def pool(x: int, starts: int, texts: int, width: int, mean: int, y: int) -> None:
+    """A vector of each text.
+
+    Args:
+        x: (rows, width), float32.
+        starts: As for :func:`encoder_layers`.
+        texts: How many.
+        width: Of a row.
+        mean: Whether of all tokens, or only the first one.
+        y: (texts, width), float32, is written.
+    """
+    for text in range(texts):
+        begin, end = load_int64(starts + 8 * text), load_int64(starts + 8 * text + 8)
+        if not mean:
+            end = begin + 1
+        share = splat(np.float32(1) / np.float32(end - begin))
+        for j in range(0, 4 * width, 4 * LANES):
+            found = splat(np.float32(0))
+            for row in range(begin, end):
+                found = add(found, load(x + 4 * row * width + j))
+            store(y + 4 * text * width + j, multiply(found, share))
