@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -262,7 +263,7 @@ class SlotCache(Cache):
 
     def _grown(self, tensor: torch.Tensor) -> torch.Tensor:
         slots, heads, _, size = tensor.shape
-        grown = tensor.new_zeros((self._slots, heads, self._capacity, size))
+        grown = _zeros((self._slots, heads, self._capacity, size), tensor)
         for slot, end in enumerate(self._written[:slots]):
             if end:  # beyond the length too: a step that has begun may have written there
                 grown[slot, :, :end] = tensor[slot, :, :end]
@@ -274,8 +275,8 @@ class SlotCache(Cache):
         keys, values = self._keys[layer], self._values[layer]
         if keys is None or values is None:
             heads = like_keys.shape[1]
-            keys = like_keys.new_zeros((self._slots, heads, self._capacity, like_keys.shape[3]))
-            values = like_values.new_zeros((self._slots, heads, self._capacity, like_values.shape[3]))
+            keys = _zeros((self._slots, heads, self._capacity, like_keys.shape[3]), like_keys)
+            values = _zeros((self._slots, heads, self._capacity, like_values.shape[3]), like_values)
             self._keys[layer], self._values[layer] = keys, values
         return keys, values
 
@@ -320,3 +321,10 @@ class SlotCache(Cache):
     def is_dummy(self) -> Sequence[bool]:
         """None is."""
         return [False] * len(self._keys)
+
+
+def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Zeros on a CPU in memory that is there once it is written to: torch writes all of it."""
+    if not like.is_cpu:
+        return like.new_zeros(shape)
+    return torch.from_numpy(np.zeros((*shape[:-1], shape[-1] * like.element_size()), np.uint8)).view(like.dtype)

@@ -272,7 +272,7 @@ def packing(
 ) -> Iterator[str]:
     """Replace the model's linear layers, one with each value that is taken; gives their names.
 
-    Embeddings that share their weight with the output layer keep it. With ``int4`` the output layer gets int8: it
+    Embeddings that share their weight with the output layer keep it; with the same arithmetic both read it. With ``int4`` the output layer gets int8: it
     is the one whose errors change the words.
 
     Args:
@@ -288,12 +288,15 @@ def _packing(
     model: nn.Module, wanted: str, made: Originals | Callable[[], Originals] | None, many_rows: bool
 ) -> Iterator[str]:
     originals = made() if callable(made) else made
+    tables = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
     for name in [name for name, layer in model.named_modules() if type(layer) is nn.Linear]:
         place = name if type(model.get_submodule(name)) is nn.Linear else f"{name}.inner"  # an adapter came around it
         layer = model.get_submodule(place)
         if min(layer.in_features, layer.out_features) < _LEAST:
             continue
-        packed = _packed(name, layer, wanted, many_rows) if wanted else _same(layer, many_rows)
+        packed = (
+            _packed(name, layer, wanted, many_rows) if wanted else _same(layer, many_rows, id(layer.weight) in tables)
+        )
         if packed is None:
             continue
         weight, span = weakref.ref(layer.weight), span_of(layer.weight)
@@ -333,13 +336,14 @@ def _multiplies_bytes(kernels: door.TextKernels) -> bool:
     return right
 
 
-def _same(layer: nn.Linear, many_rows: bool) -> Any:
+def _same(layer: nn.Linear, many_rows: bool, shared: bool) -> Any:
     """The layer in the layout that is quickest with the same arithmetic; None where that is its own."""
-    dtype = layer.weight.dtype
-    if dtype is torch.float32 and mkl_is_quick():
+    dtype, rows = layer.weight.dtype, door.suits(layer) and door.possible()
+    table = shared and rows and not many_rows  # would be there twice, and few rows are as quick
+    if dtype is torch.float32 and mkl_is_quick() and not table:
         return MklLinear(layer)
     blocked = many_rows and (dtype is torch.float32 or multiplies_bfloat16())
-    if not blocked and door.suits(layer) and door.possible():
+    if rows and not blocked:
         return RowsLinear(layer)
     return BlockedLinear(layer) if f"blocked {str(dtype).removeprefix('torch.')}" in layouts() else None
 
