@@ -129,7 +129,10 @@ class Batcher(Generic[Item, Result]):
         self._compute, self._part, self._cost = compute, part or compute, cost
         self._count, self._least = workers, least
         self._max_cost, self._free_cost, self._max_waiting, self._name = max_cost, free_cost, max_waiting, name
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._changed = threading.Condition(lock)
+        self._shared = threading.Condition(lock)
+        """What idle workers but the first wait for: one of them is woken where there is more than one batch."""
         self._turns: deque[Hashable] = deque()
         self._calls: dict[Hashable, deque[_Call[Item, Result]]] = {}
         self._waiting = 0
@@ -192,6 +195,7 @@ class Batcher(Generic[Item, Result]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            self._shared.notify_all()
         for worker in self._workers:
             if worker is not threading.current_thread() and os.getpid() == self._process:
                 worker.join()
@@ -217,6 +221,7 @@ class Batcher(Generic[Item, Result]):
                     self._workers.append(worker)
                     worker.start()
             self._changed.notify_all()
+            self._share()
 
     def _leave(self, call: _Call[Item, Result]) -> None:
         """Take out what is still in the queue."""
@@ -240,11 +245,11 @@ class Batcher(Generic[Item, Result]):
             self._turns.remove(caller)
 
     def _work(self, first: bool) -> None:
-        expected, served_at = 0, 0.0
+        expected, served_at, wake = 0, 0.0, self._changed if first else self._shared
         while True:
             with self._changed:
                 while not self._is_mine(first) and not (self._closed and not self._turns):
-                    self._changed.wait()
+                    wake.wait()
                 if not self._turns:
                     return
                 self._let_others_come(expected, served_at + _WAIT_S)
@@ -254,7 +259,7 @@ class Batcher(Generic[Item, Result]):
                 self._alone = not self._busy and not self._turns
                 self._busy += 1
                 compute = self._compute if self._alone else self._part
-                self._changed.notify_all()  # what is left is for the others
+                self._share()
             self._answer(batch, compute)
             with self._changed:
                 self._busy -= 1
@@ -262,6 +267,12 @@ class Batcher(Generic[Item, Result]):
                 expected = len({call.caller for call, _ in batch} | self._calls.keys())
                 served_at = time.monotonic()
                 self._changed.notify_all()
+                if self._closed:
+                    self._shared.notify_all()
+
+    def _share(self) -> None:
+        if self._turns and self._busy and not self._alone:
+            self._shared.notify()
 
     def _is_mine(self, first: bool) -> bool:
         """Whether a worker may take a batch: the first one any, the others what is beside another."""
