@@ -1,6 +1,7 @@
 """Batches computed side by side on a CPU, each by one thread.
 
-Threads that share a matrix product wait for each other in every layer, and spin while they do. The threads belong to the process, not to a model: two models that work at once share them.
+Threads that share a matrix product wait for each other in every layer, and spin while they do. The threads belong to the
+process, not to a model: two models that work at once share them.
 """
 
 from __future__ import annotations

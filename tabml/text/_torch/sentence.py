@@ -211,7 +211,7 @@ class SentenceModel:
                 whole.agrees(found, x)
             return (self._behind(x),)
 
-        if whole is None or found is None or whole.right is None:
+        if whole is None or found is None or not whole.right:
             return list(self.encoder.outputs(batch, compute, like=extra)[0])
         with torch.inference_mode():
             return list(self._behind(found).float().numpy())
