@@ -189,12 +189,21 @@ def test_kernels_that_compute_something_else_are_not_believed(
     assert caplog.text.count("products of bytes are off") == 1
 
 
-def test_layers_that_do_not_fit_into_panels_keep_their_activations(kernels: door.TextKernels) -> None:
-    model = torch.nn.Sequential(linear(64, 72))
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 72), (65568, 64)], ids=["panels", "sums of 32 bits"])
+def test_layers_that_do_not_fit_keep_their_activations(inputs: int, outputs: int, kernels: door.TextKernels) -> None:
+    model = torch.nn.Sequential(linear(inputs, outputs))
     packing.pack(model, "int8", many_rows=True)
     assert type(model[0]).__name__ == "Int8Linear"
     with pytest.raises(NotImplementedError, match="not for products of bytes"):
-        packing.BytesLinear(linear(64, 72), kernels)
+        packing.BytesLinear(linear(inputs, outputs), kernels)
+
+
+def test_sums_do_not_overflow_at_the_most_inputs(kernels: door.TextKernels) -> None:
+    layer = torch.nn.Linear(65536, 16, bias=False).requires_grad_(False)
+    layer.weight[:] = 1
+    x = torch.ones(2, 65536)
+    x[1] = -1
+    assert torch.allclose(packing.BytesLinear(layer, kernels)(x), layer(x), rtol=1e-5)
 
 
 def test_a_model_waits_only_for_the_kernels_it_needs(

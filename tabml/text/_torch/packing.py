@@ -29,6 +29,8 @@ _GROUP = 32
 _MOST_HALF = 65504.0
 _LEAST = 64
 _LEAST_PANEL = 16
+_MOST_BYTES = 1 << 16
+"""Inputs whose products of bytes have a sum of 32 bits."""
 _FAR_OFF = 0.05
 _CLEARLY = 1.25
 """How much quicker oneDNN has to be than MKL: of two that are about as quick a machine always takes the same."""
@@ -95,7 +97,11 @@ def _check(x: torch.Tensor, columns: int) -> None:
 
 
 def _suits_bytes(linear: nn.Linear) -> bool:
-    return door.suits(linear, _LEAST_PANEL) and linear.out_features % _LEAST_PANEL == 0
+    return (
+        door.suits(linear, _LEAST_PANEL)
+        and linear.out_features % _LEAST_PANEL == 0
+        and linear.in_features <= _MOST_BYTES
+    )
 
 
 def _int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
