@@ -251,6 +251,7 @@ class Batcher(Generic[Item, Result]):
                 while not self._is_mine(first) and not (self._closed and not self._turns):
                     wake.wait()
                 if not self._turns:
+                    self._shared.notify_all()  # a cancelled call may have been the last
                     return
                 self._let_others_come(expected, served_at + _WAIT_S)
                 if not self._is_mine(first):

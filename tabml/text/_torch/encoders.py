@@ -189,8 +189,8 @@ class Encoder:
         self.device: torch.device = next(model.parameters()).device
         self.lanes = lanes_of(model, self.device)
         """Batches that are computed at once."""
-        attend_by_products(model)
         stacked(model)
+        attend_by_products(model)
         self._accepted = frozenset(inspect.signature(model.forward).parameters)
         self.answers_tokens = False
         """Whether outputs are for each token, not for each text."""
@@ -373,7 +373,7 @@ class Served(Generic[Value]):
             cost=lambda one: one.length,
             max_cost=batch_tokens(encoder.device),
             free_cost=encoder.free_tokens,
-            part=lambda batch: on_lane(lambda: compute(batch), encoder.lanes),
+            part=(lambda batch: on_lane(lambda: compute(batch), encoder.lanes)) if encoder.lanes > 1 else None,
             workers=encoder.lanes,
             least=_LANE_TOKENS,
             name=f"tabml {encoder.name}"[:40],

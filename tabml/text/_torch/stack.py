@@ -74,9 +74,11 @@ class Stack:
         if kernels is None or texts is None:
             return self._by_operations(hidden_states, attention_mask, options)
         found = self.plan.compute(kernels, hidden_states, *texts)
-        if self._right is None:
+        if not self._right:  # also where another batch has found them wrong meanwhile
             plain = self._by_operations(hidden_states, attention_mask, options)
-            self._right = agree(found, plain.last_hidden_state, texts[0], FAR_OFF[self.plan.form])
+            right = agree(found, plain.last_hidden_state, texts[0], FAR_OFF[self.plan.form])
+            if self._right is not False:
+                self._right = right
             return plain
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=found)
 
@@ -137,9 +139,12 @@ class Plan:
             found = [_parts(layer) for layer in layers]
         except AttributeError:  # modules of another version may be others
             return None
-        if any(parts is None for parts in found):
-            return None
-        return cls([parts for parts in found if parts is not None])
+        known = [parts for parts in found if parts is not None]
+        shapes = {
+            (attention.attention_head_size, *((each.form, each.inputs, each.outputs) for each in weights))
+            for weights, _, attention in known
+        }
+        return cls(known) if len(known) == len(found) and len(shapes) == 1 else None
 
     def suits(self, hidden: torch.Tensor) -> bool:
         """Whether the kernels can be given this; they look at nothing themselves."""
@@ -149,7 +154,11 @@ class Plan:
         self, kernels: door.TextKernels, hidden: torch.Tensor, texts: torch.Tensor | None, lengths: torch.Tensor
     ) -> torch.Tensor:
         """(texts, tokens, width) to the same; zeros for padding."""
-        x = (hidden.reshape(-1, self.width) if texts is None else hidden[texts]).to(torch.float32, copy=True)
+        x = (
+            (hidden.reshape(-1, self.width) if texts is None else hidden[texts])
+            .to(torch.float32, copy=True)
+            .contiguous()
+        )
         self.change(kernels, x, torch.cat((lengths.new_zeros(1), lengths.cumsum(0))), int(lengths.max()))
         if texts is None:
             return x.view_as(hidden).to(hidden.dtype)

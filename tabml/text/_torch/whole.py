@@ -62,7 +62,9 @@ class WholeTexts:
 
     def agrees(self, found: torch.Tensor, wanted: torch.Tensor) -> None:
         """Hold what was computed to the model's own forward."""
-        self.right = agree(found, wanted, None, FAR_OFF[self._plan.form])
+        right = agree(found, wanted, None, FAR_OFF[self._plan.form])
+        if self.right is not False:
+            self.right = right
 
     def __call__(self, batch: Sequence[Encoded]) -> torch.Tensor | None:
         """(texts, width), float32; None where this isn't for the kernels, or they aren't there."""
