@@ -75,7 +75,8 @@ class TextModel(LazyModel[Loaded]):
             architecture: The class (``LlamaForCausalLM``) or model type (``llama``) that it must be.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
             dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-            quantization: ``int8`` or ``int4`` weights, on a CPU.
+            quantization: ``int8`` or ``int4`` weights, on a CPU. Encoders of BERT's kind round activations to 8 bits too with
+                ``int8``, on processors with VNNI.
 
         Raises:
             OptionError: an option is not allowed.

@@ -59,8 +59,9 @@ class TextEmbedder(TextModel["SentenceModel"]):
             dtype: ``bfloat16`` is quicker only on a CPU that computes with it (AVX512-BF16, AMX), and slower on others;
                 cosines differ by less than 0.004.
             quantization: ``int8`` or ``int4`` weights, on a CPU: smaller, and quicker for one short text at a time. With
-                ``int8`` on a processor with VNNI (AVX512-VNNI, AVX-VNNI) activations are rounded to 8 bits too, which is
-                twice as quick for many texts as well (cosines of 0.997 and more); elsewhere many texts are slower.
+                ``int8`` models of BERT's kind round activations to 8 bits too, on a processor with VNNI (AVX512-VNNI,
+                AVX-VNNI), which is twice as quick for many texts as well (all-MiniLM-L6-v2: cosines of 0.997 and more);
+                elsewhere many texts are slower.
             truncate_dim: ``dimensions`` of calls that don't give their own.
 
         Raises:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -198,6 +199,28 @@ def test_closing_waits_for_all_workers() -> None:
         closing.result(5)
         assert job.result(5) == [14] * 3
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_a_cancel_while_it_closes_wakes_all_workers(workers: int) -> None:
+    def ask(cancellation: Cancellation, batcher: Batcher[int, int]) -> None:
+        with suppress(CallCancelledError, ModelClosedError), cancellation.bound():
+            batcher.run([1] * 4)
+
+    for _ in range(40):  # each of them hung one time in ten
+        model = Lanes(workers, max_cost=1)
+        cancellations = [Cancellation() for _ in range(8)]
+        with ThreadPoolExecutor(9) as threads:
+            for cancellation in cancellations:
+                threads.submit(ask, cancellation, model.batcher)
+            closing = threads.submit(model.batcher.close)
+            for cancellation in cancellations:
+                cancellation.cancel("enough")
+            try:
+                closing.result(10)
+            finally:
+                with model.batcher._changed:
+                    model.batcher._shared.notify_all()  # or a failure would never end
 
 
 def test_texts_that_arrive_while_the_model_works_are_computed_together() -> None:

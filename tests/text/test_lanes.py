@@ -163,6 +163,19 @@ def test_a_model_whose_positions_change_with_the_length_computes_one_part_at_a_t
     assert lanes_of(plain, torch.device("meta")) == 1
 
 
+def test_a_model_with_one_lane_computes_every_batch_with_all_threads(
+    tiny: TinyModels, parts_seen: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tabml.text._torch import encoders
+
+    monkeypatch.setattr(encoders, "lanes_of", lambda model, device: 1)
+    monkeypatch.setattr(encoders, "_CPU_TOKENS", 32)
+    with TextEmbedder(tiny("sentence_bert")) as model:
+        model.embed(TEXTS, truncate=True)
+    assert len(parts_seen) > 2
+    assert {threads for _, threads in parts_seen} == {3}
+
+
 def test_a_model_that_closes_finishes_its_parts(tiny: TinyModels, three_threads: None) -> None:
     model = TextEmbedder(tiny("sentence_bert")).load()
     wanted = model.embed(TEXTS).vectors

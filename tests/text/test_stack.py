@@ -6,35 +6,21 @@ import ctypes
 import gc
 import logging
 import math
+import threading
 import weakref
-from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("transformers")
+
+import bert_like  # noqa: E402
 
 from tabml.text._torch import packing, stack  # noqa: E402
 from tabml.text._torch.kernels import door  # noqa: E402
 
-SIZE: dict[str, Any] = {
-    "vocab_size": 128, "hidden_size": 96, "intermediate_size": 208, "num_hidden_layers": 3, "num_attention_heads": 6,
-    "max_position_embeddings": 600,
-}  # fmt: skip
-DISTILBERT: dict[str, Any] = {
-    "vocab_size": 128, "dim": 96, "hidden_dim": 208, "n_layers": 3, "n_heads": 2, "max_position_embeddings": 600,
-}  # fmt: skip
-CONFIGS: dict[str, Callable[[], Any]] = {
-    "bert": lambda: transformers.BertConfig(**SIZE),
-    "roberta": lambda: transformers.RobertaConfig(**SIZE),
-    "xlm-roberta": lambda: transformers.XLMRobertaConfig(**SIZE),
-    "camembert": lambda: transformers.CamembertConfig(**SIZE),
-    "electra": lambda: transformers.ElectraConfig(embedding_size=32, **SIZE),
-    "data2vec": lambda: transformers.Data2VecTextConfig(**SIZE),
-    "ernie": lambda: transformers.ErnieConfig(**SIZE),
-    "distilbert": lambda: transformers.DistilBertConfig(**DISTILBERT),
-}
 GUARD = tuple(float(number) for number in range(64))
 
 
@@ -70,24 +56,9 @@ def computed(monkeypatch: pytest.MonkeyPatch, kernels: door.TextKernels) -> list
     return tokens
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """How many compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 def made(kind: str, **changed: Any) -> Any:
-    """A small model of random weights, packed."""
-    torch.manual_seed(1)
-    config = CONFIGS[kind]()
-    for name, value in changed.items():
-        setattr(config, name, value)
-    model = transformers.AutoModel.from_config(config, attn_implementation="sdpa").eval().requires_grad_(False)
-    for parameter in model.parameters():  # biases and norms too, which are zeros and ones
-        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    """A small model, packed."""
+    model = bert_like.build(kind, **changed)
     assert packing.pack(model, None, many_rows=True) > 0
     return model
 
@@ -104,16 +75,15 @@ def read(model: Any, lengths: tuple[int, ...]) -> Any:
 @pytest.mark.parametrize(
     "lengths", [(1,), (7,), (16, 16), (1, 40, 17, 3), (5,) * 60, (333, 2)], ids=lambda given: f"{len(given)}x{given[0]}"
 )
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", bert_like.KINDS)
 def test_vectors_are_those_of_the_models_own_forward(
     kind: str, lengths: tuple[int, ...], threads: int, computed: list[int]
 ) -> None:
     model = made(kind)
     wanted = read(model, lengths)
-    assert stack.stacked(model) == 3
-    first, found = read(model, lengths), read(model, lengths)
-    assert computed == [sum(lengths)] * 2
-    assert torch.equal(first, wanted)  # the kernels are held to it
+    assert stack.stacked(model) == bert_like.LAYERS
+    found = read(model, lengths)
+    assert computed == [sum(stack.TRIED), sum(lengths)]  # they are tried before they are used
     assert float((found - wanted).norm() / wanted.norm()) < 1e-6
 
 
@@ -141,8 +111,7 @@ def test_attention_of_another_kind_is_left_alone() -> None:
 
 @pytest.mark.parametrize("how", ["int4", "bfloat16", "plain"])
 def test_other_formats_are_left_alone(how: str) -> None:
-    torch.manual_seed(1)
-    model = transformers.AutoModel.from_config(CONFIGS["bert"]()).eval().requires_grad_(False)
+    model = bert_like.build("bert")
     if how == "bfloat16":
         model = model.bfloat16()
     if how != "plain":
@@ -185,9 +154,7 @@ def test_kernels_that_compute_something_else_are_not_believed(
     assert all(torch.equal(each, wanted) for each in found)
 
 
-def test_numbers_that_are_none_say_nothing_about_the_kernels(
-    computed: list[int], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_numbers_that_are_none_stay_none(computed: list[int], caplog: pytest.LogCaptureFixture) -> None:
     model = made("bert")
     stack.stacked(model)
     table = model.embeddings.word_embeddings.weight
@@ -195,10 +162,52 @@ def test_numbers_that_are_none_say_nothing_about_the_kernels(
     table[:] = math.nan
     assert read(model, (5, 3)).isnan().all()
     table[:] = whole
-    wanted = read(model, (5, 3))
-    assert torch.allclose(read(model, (5, 3)), wanted, atol=1e-5)
+    found = read(model, (5, 3))
+    vars(model.encoder).pop("forward")
+    assert torch.allclose(found, read(model, (5, 3)), atol=1e-5)
     assert len(computed) == 3
     assert not caplog.records
+
+
+def test_batches_that_come_together_wait_for_the_trial(
+    kernels: door.TextKernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them is answered by kernels that another finds wrong."""
+    model = made("bert")
+    wanted = {length: read(model, (length,)) for length in (4, 30)}
+    begin = threading.Barrier(4)
+
+    def wrong(*given: Any) -> None:
+        kernels.encoder_layers(*given[:5], given[5] - (given[7] > 16), *given[6:])  # of long texts a layer less
+
+    monkeypatch.setattr(door.TEXTS, "found", kernels._replace(encoder_layers=wrong))
+    stack.stacked(model)
+
+    def ask(length: int) -> bool:
+        begin.wait(5)
+        return all(torch.equal(read(model, (length,)), wanted[length]) for _ in range(5))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(ask, [4, 30, 30, 4]))
+
+
+def test_layers_of_other_shapes_than_the_first_are_left_alone() -> None:
+    """Rooms are measured by the first."""
+    model, larger = bert_like.build("bert"), bert_like.build("bert", intermediate_size=416)
+    model.encoder.layer[1] = larger.encoder.layer[1]
+    packing.pack(model, None, many_rows=True)
+    assert stack.stacked(model) == 0
+
+
+def test_strides_do_not_matter(computed: list[int]) -> None:
+    model = made("bert")
+    hidden = torch.randn(2, 5, 96)
+    stack.stacked(model)
+    with torch.inference_mode():
+        wanted = model.encoder(hidden).last_hidden_state
+        turned = hidden.transpose(0, 2).contiguous().transpose(0, 2)
+        assert torch.equal(model.encoder(turned).last_hidden_state, wanted)
+    assert len(computed) == 3
 
 
 def test_kernels_are_loaded_once_a_model_has_computed_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

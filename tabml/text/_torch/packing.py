@@ -22,6 +22,7 @@ from tabml.text._torch.kernels import door
 from tabml.text._torch.kernels.door import MOST_ROWS, Weights
 from tabml.text._torch.mkl import MklLinear
 from tabml.text._torch.originals import Originals, span_of
+from tabml.text._torch.stack import knows
 
 log = logging.getLogger("tabml.text")
 
@@ -294,6 +295,7 @@ def _packing(
     model: nn.Module, wanted: str, made: Originals | Callable[[], Originals] | None, many_rows: bool
 ) -> Iterator[str]:
     originals = made() if callable(made) else made
+    as_bytes = many_rows and knows(model)  # of others too much would be lost
     tables = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
     for name in [name for name, layer in model.named_modules() if type(layer) is nn.Linear]:
         place = name if type(model.get_submodule(name)) is nn.Linear else f"{name}.inner"  # an adapter came around it
@@ -301,7 +303,7 @@ def _packing(
         if min(layer.in_features, layer.out_features) < _LEAST:
             continue
         packed = (
-            _packed(name, layer, wanted, many_rows) if wanted else _same(layer, many_rows, id(layer.weight) in tables)
+            _packed(name, layer, wanted, as_bytes) if wanted else _same(layer, many_rows, id(layer.weight) in tables)
         )
         if packed is None:
             continue
@@ -316,8 +318,8 @@ def _packing(
         yield name
 
 
-def _packed(name: str, layer: nn.Linear, wanted: str, many_rows: bool) -> Any:
-    if wanted == "int8" and many_rows and _suits_bytes(layer):
+def _packed(name: str, layer: nn.Linear, wanted: str, as_bytes: bool) -> Any:
+    if wanted == "int8" and as_bytes and _suits_bytes(layer):
         kernels = door.TEXTS.wait()
         if kernels is not None and _multiplies_bytes(kernels):
             return BytesLinear(layer, kernels)

@@ -22,7 +22,6 @@ from tabml.text import checks
 from tabml.text._model import Placement
 from tabml.text._torch import loading
 from tabml.text._torch.encoders import Encoded, Encoder, SafeTokenizer, Served, check_kind, token_limit
-from tabml.text._torch.recording import Output
 from tabml.text._torch.teams import disband
 from tabml.text._torch.whole import WholeTexts
 from tabml.text.repository import Repository
@@ -202,19 +201,20 @@ class SentenceModel:
                 each.update(zip(mine, self._vectors([batch[at] for at in mine]), strict=True))
             return [each[at] for at in range(len(batch))]
         extra, whole = batch[0].extra, self._whole
-        found = whole(batch) if whole is not None and not extra else None
-
-        def compute(features: dict[str, torch.Tensor]) -> Output:
-            tokens = self.encoder(features).last_hidden_state
-            x = self.layout.pooling(tokens, features["attention_mask"], extra)
-            if whole is not None and found is not None:
-                whole.agrees(found, x)
-            return (self._behind(x),)
-
-        if whole is None or found is None or not whole.right:
-            return list(self.encoder.outputs(batch, compute, like=extra)[0])
         with torch.inference_mode():
-            return list(self._behind(found).float().numpy())
+            found = whole(batch, self._plain) if whole is not None and not extra else None
+            if found is not None:
+                return list(self._behind(found).float().numpy())
+        return list(
+            self.encoder.outputs(batch, lambda features: (self._behind(self._pooled(features, extra)),), like=extra)[0]
+        )
+
+    def _plain(self, batch: list[Encoded]) -> torch.Tensor:
+        return torch.from_numpy(self.encoder.outputs(batch, lambda features: (self._pooled(features, 0),))[0])
+
+    def _pooled(self, features: dict[str, torch.Tensor], extra: int) -> torch.Tensor:
+        tokens = self.encoder(features).last_hidden_state
+        return self.layout.pooling(tokens, features["attention_mask"], extra)
 
     def _behind(self, x: torch.Tensor) -> torch.Tensor:
         for module in self.layout.behind:

@@ -1,14 +1,14 @@
 """Encoder layers as one call of compiled kernels: whole texts, without padding between them.
 
 A model keeps its modules; only the ``forward`` of what holds its layers is another one. Layers of transformers' BERT and its like,
-and of DistilBERT, are known. The kernels are loaded once a model has computed for longer than that takes, and the first batch that
-they compute is held to torch's operations.
+and of DistilBERT, are known. The kernels are loaded once a model has computed for longer than that takes, and tried against torch's
+operations before they compute anything.
 """
 
 from __future__ import annotations
 
 import logging
-import math
+import threading
 import time
 import weakref
 from typing import Any
@@ -29,10 +29,17 @@ _LIKE_DISTILBERT = ("TransformerBlock",)
 _GELU = ("GELUActivation", "GELU")
 FAR_OFF = {"mkl": 1e-4, "bytes": 0.2}
 """By the format of the weights: roundings to 8 bits fall to the other side where numbers differ in their last digit."""
+TRIED = (1, 17, 40, 90)
+"""Tokens of the texts that kernels are tried with."""
 _DTYPES = (torch.float32, torch.bfloat16)
 _MULTIPLE = 16
 _WORTH_S = 2.0
 """Seconds that a model computes before kernels are loaded: they take one, and save a quarter of what comes."""
+
+
+def knows(model: nn.Module) -> bool:
+    """Whether it has layers that kernels may compute."""
+    return any(type(module).__name__ in (*_LIKE_BERT, *_LIKE_DISTILBERT) for module in model.modules())
 
 
 def stacked(model: Any) -> int:
@@ -64,23 +71,31 @@ class Stack:
         self.plan = plan
         self._holder = weakref.ref(holder)  # a model without cycles goes with its last user
         self._right: bool | None = None
-        """Whether the kernels agreed with torch's operations."""
+        self._trying = threading.Lock()
         self._seconds = 0.0
 
     def __call__(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **options: Any) -> Any:
         """(texts, tokens, width) to the same, in the output of transformers."""
-        kernels = door.TEXTS.ready() if self._right is not False else None
+        kernels = door.TEXTS.ready()
         texts = self._texts(hidden_states, attention_mask, options) if kernels is not None else None
-        if kernels is None or texts is None:
+        if kernels is None or texts is None or not self._is_right(kernels, hidden_states.dtype):
             return self._by_operations(hidden_states, attention_mask, options)
         found = self.plan.compute(kernels, hidden_states, *texts)
-        if not self._right:  # also where another batch has found them wrong meanwhile
-            plain = self._by_operations(hidden_states, attention_mask, options)
-            right = agree(found, plain.last_hidden_state, texts[0], FAR_OFF[self.plan.form])
-            if self._right is not False:
-                self._right = right
-            return plain
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=found)
+
+    def _is_right(self, kernels: door.TextKernels, dtype: torch.dtype) -> bool:
+        """Whether the kernels give what the layers' own forward does; tried once, by whoever comes first."""
+        with self._trying:
+            if self._right is None:
+                lengths = torch.tensor(TRIED)
+                texts = torch.arange(max(TRIED)) < lengths[:, None]
+                noise = torch.Generator().manual_seed(0)
+                hidden = torch.randn((*texts.shape, self.plan.width), generator=noise, dtype=torch.float32).to(dtype)
+                mask = texts[:, None, None].expand(-1, 1, max(TRIED), -1)
+                found = self.plan.compute(kernels, hidden, texts, lengths)
+                wanted = self._by_operations(hidden, mask, {}).last_hidden_state
+                self._right = agree(found[texts], wanted[texts], FAR_OFF[self.plan.form])
+            return self._right
 
     def _by_operations(self, hidden: torch.Tensor, mask: Any, options: dict[str, Any]) -> Any:
         holder: Any = self._holder()
@@ -222,16 +237,13 @@ def _parts(layer: Any) -> tuple[list[Weights], list[nn.LayerNorm], Any] | None:
     return (known, norms, of) if fits else None
 
 
-def agree(compiled: torch.Tensor, plain: torch.Tensor, texts: torch.Tensor | None, far_off: float) -> bool | None:
-    """Whether both are the same; None where that can't be said, of numbers that are none."""
-    compiled, plain = (each.float() if texts is None else each[texts].float() for each in (compiled, plain))
-    size, off = float(plain.norm()), float((compiled - plain).norm())
-    if not math.isfinite(size) or not size:
-        return None
+def agree(compiled: torch.Tensor, plain: torch.Tensor, far_off: float) -> bool:
+    """Whether both are the same; numbers that are none are not."""
+    size, off = float(plain.float().norm()), float((compiled.float() - plain.float()).norm())
     if off <= far_off * size:
         return True
     log.warning(
         "texts of this model are computed by torch's operations, which is slower: the compiled are off by %.1e",
-        off / size,
+        off / size if size else off,
     )
     return False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from tabml.text._torch.encoders import Encoded
 from tabml.text._torch.kernels import door
-from tabml.text._torch.stack import FAR_OFF, Plan, Stack, agree
+from tabml.text._torch.stack import FAR_OFF, TRIED, Plan, Stack, agree
 
 _EMBEDDINGS = (
     "BertEmbeddings", "RobertaEmbeddings", "XLMRobertaEmbeddings", "CamembertEmbeddings", "ElectraEmbeddings",
@@ -44,8 +45,8 @@ class WholeTexts:
         half = tables[0].dtype is torch.bfloat16
         small = torch.tensor([norm.eps, 0], dtype=torch.float32).view(torch.int64)
         self._numbers = torch.cat((torch.tensor([words, places, kinds, half, plan.width, gain, shift]), small))
-        self.right: bool | None = None
-        """Whether the kernels agreed with the model's own forward."""
+        self._right: bool | None = None
+        self._trying = threading.Lock()
 
     @classmethod
     def of(cls, model: Any, modes: tuple[str, ...]) -> WholeTexts | None:
@@ -60,24 +61,40 @@ class WholeTexts:
             return None
         return cls(embeddings, stacks[0].plan, modes == ("mean",)) if fits else None
 
-    def agrees(self, found: torch.Tensor, wanted: torch.Tensor) -> None:
-        """Hold what was computed to the model's own forward."""
-        right = agree(found, wanted, None, FAR_OFF[self._plan.form])
-        if self.right is not False:
-            self.right = right
+    def __call__(self, batch: Sequence[Encoded], plain: Callable[[list[Encoded]], torch.Tensor]) -> torch.Tensor | None:
+        """(texts, width), float32; None where this isn't for the kernels, or they aren't there.
 
-    def __call__(self, batch: Sequence[Encoded]) -> torch.Tensor | None:
-        """(texts, width), float32; None where this isn't for the kernels, or they aren't there."""
-        kernels = door.TEXTS.ready() if self.right is not False else None
-        if kernels is None:
+        Args:
+            batch: The texts.
+            plain: The same by the model's own forward; the kernels are held to it once, before they are used.
+        """
+        kernels = door.TEXTS.ready()
+        if kernels is None or not self._is_right(kernels, plain):
             return None
+        return self._computed(kernels, batch)
+
+    def _is_right(self, kernels: door.TextKernels, plain: Callable[[list[Encoded]], torch.Tensor]) -> bool:
+        with self._trying:
+            if self._right is None:
+                chosen, (words, places, kinds) = np.random.default_rng(0), self._rows
+                batch = []
+                for length in (min(each, places - self._first) for each in TRIED):
+                    ids = chosen.integers(0, words, length)
+                    inputs = {"input_ids": np.where(ids == self._unread, self._first % words, ids).tolist()}
+                    if kinds:
+                        inputs["token_type_ids"] = chosen.integers(0, kinds, length).tolist()
+                    batch.append(Encoded(inputs))
+                found = self._computed(kernels, batch)
+                self._right = found is not None and agree(found, plain(batch), FAR_OFF[self._plan.form])
+            return self._right
+
+    def _computed(self, kernels: door.TextKernels, batch: Sequence[Encoded]) -> torch.Tensor | None:
         lengths = np.array([one.length for one in batch])
         starts = np.concatenate(([0], lengths.cumsum()))
         ids = _joined(batch, "input_ids")
         types = _joined(batch, "token_type_ids") if self._rows[2] and "token_type_ids" in batch[0].inputs else None
         if types is None:
             types = np.zeros_like(ids)
-        longest = int(lengths.max())
         if not self._readable(ids, types, lengths):
             return None
         x = torch.empty((len(ids), self._plan.width), dtype=torch.float32)
@@ -86,7 +103,7 @@ class WholeTexts:
             self._numbers.data_ptr(), ids.ctypes.data, types.ctypes.data, starts.ctypes.data, len(batch), self._first,
             x.data_ptr(),
         )  # fmt: skip
-        self._plan.change(kernels, x, torch.from_numpy(starts), longest)
+        self._plan.change(kernels, x, torch.from_numpy(starts), int(lengths.max()))
         kernels.pool(x.data_ptr(), starts.ctypes.data, len(batch), self._plan.width, self._mean, found.data_ptr())
         return found
 
