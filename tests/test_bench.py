@@ -61,6 +61,10 @@ def test_the_command_shows_a_table_and_writes_json_and_a_picture(
         mine = {row.name: row for row in found if row.case == case}
         for name, row in mine.items():
             assert row.ratio == (pytest.approx(row.value / mine[peer].value) if name != peer else None)
+    requests = {row.name: row for row in found if row.case == "clients"}
+    for whose in ("encode", "tabml"):
+        together, alone = requests[f"{whose} 16 clients"], requests[f"{whose} one at a time"]
+        assert together.ratio == pytest.approx(together.value / alone.value)
     perplexities = {row.name: row.value for row in found if row.case == "perplexity"}
     assert set(perplexities) == formats
     with Image.open(tmp_path / "out" / "text.png") as drawn:

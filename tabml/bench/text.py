@@ -40,6 +40,7 @@ _WORDS = (
 )  # fmt: skip
 _LENGTHS = (4, 8, 12, 30, 80, 160)
 _WINDOW = 256
+_WARM = 3
 _LIBRARY = {"llama.cpp": "xllamacpp"}
 
 
@@ -61,7 +62,7 @@ class Effort:
     """Of the text whose perplexity is measured."""
     texts: int = 1000
     """Mixed texts to embed."""
-    requests: int = 160
+    requests: int = 640
     """Of sixteen clients, less those that are long."""
     load_bytes: int = 1_800_000_000
     """Weights of the model that is loaded."""
@@ -70,7 +71,8 @@ class Effort:
 
 
 QUICK = Effort(
-    turns=1, long_turns=1, tokens=12, chat_tokens=4, talk=3, text_chars=800, texts=100, requests=48, load_bytes=120_000_000, wire_tokens=100
+    turns=1, long_turns=1, tokens=12, chat_tokens=4, talk=3, text_chars=800, texts=100, requests=48,
+    load_bytes=120_000_000, wire_tokens=100,
 )  # fmt: skip
 """A minute instead of six; its figures scatter."""
 
@@ -375,30 +377,46 @@ def texts(subjects: Subjects, effort: Effort) -> Iterator[Row]:
 def clients(subjects: Subjects, effort: Effort) -> Iterator[Row]:
     """Sixteen threads that embed one short text at a time, and the same texts one after another."""
     given = [f"{text} {number}" for number, text in enumerate(mixed_texts(effort.requests)) if len(text) < 90]
+    plain = subjects.plain_embedder
     with TextEmbedder(subjects.embedder) as model:
 
-        def run(share: Sequence[str]) -> None:
-            for text in share:
-                model.embed([text], truncate=True)
+        def together(embed: Callable[[list[str]], object]) -> None:
+            def run(share: Sequence[str]) -> None:
+                for text in share:
+                    embed([text])
 
-        def together() -> None:
             threads = [threading.Thread(target=run, args=(given[number::16],)) for number in range(16)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
 
-        found = _medians({"one at a time": lambda: run(given), "together": together}, effort.turns)
-    yield Row(case="clients", name="one at a time", value=len(given) / found["one at a time"], unit="requests/s")
-    yield Row(
-        case="clients", name="tabml 16 clients", value=len(given) / found["together"], unit="requests/s",
-        peer="one at a time", ratio=found["one at a time"] / found["together"],
-    )  # fmt: skip
+        def alone(embed: Callable[[list[str]], object]) -> None:
+            for text in given:
+                embed([text])
+
+        embed = partial(model.embed, truncate=True)
+        for _ in range(_WARM):
+            embed(given)  # kernels are loaded behind the first texts
+        works = {
+            "encode one at a time": partial(alone, plain.embed),
+            "encode 16 clients": partial(together, plain.embed),
+            "tabml one at a time": partial(alone, embed),
+            "tabml 16 clients": partial(together, embed),
+        }
+        found = {name: len(given) / seconds for name, seconds in _medians(works, effort.turns).items()}
+    first = found["encode one at a time"]
+    for name, rate in found.items():
+        peer = name.replace("16 clients", "one at a time")
+        yield Row(
+            case="clients", name=name, value=rate, unit="requests/s", peer=peer if peer != name else "",
+            ratio=rate / found[peer] if peer != name else None, note=f"{rate / first:.2f} times encode one at a time",
+        )  # fmt: skip
 
 
 def loads(subjects: Subjects, effort: Effort) -> Iterator[Row]:
     """The load of a large sharded model; see :mod:`tabml.bench.load`."""
-    return load.measure(effort.load_bytes, effort.long_turns)
+    return load.measure(effort.load_bytes, effort.turns)
 
 
 def wires(subjects: Subjects, effort: Effort) -> Iterator[Row]:

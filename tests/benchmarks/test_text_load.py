@@ -12,7 +12,7 @@ from tabml.text import TextGenerator
 
 def test_the_load_of_a_large_model(benchmark: Any) -> None:
     effort = Effort()
-    rows = benchmark.pedantic(lambda: list(measure(effort.load_bytes, effort.long_turns)), rounds=1)
+    rows = benchmark.pedantic(lambda: list(measure(effort.load_bytes, effort.turns)), rounds=1)
     print(f"\n{table(rows)}")
     assert {row.unit for row in rows} == {"s to the first token", "GB at the peak"}
 

@@ -70,7 +70,6 @@ def test_what_has_gathered_goes_as_one() -> None:
 def test_tokens_that_come_faster_than_anybody_looks_go_as_few_messages() -> None:
     found = handed([*some(100), Delta(text="", finish_reason="stop", usage=USAGE)], pause_s=0.001)
     assert [token for delta in found for token in delta.token_ids] == list(range(100))
-    assert found[0].token_ids == (0,)
     assert len(found) < 50
     assert found[-1].usage == USAGE
 
