@@ -234,6 +234,15 @@ def test_the_doctor_names_what_is_missing_and_what_mends_it(
     assert "pip uninstall -y opencv-python" in out
 
 
+def test_the_doctor_names_the_vector_instructions_that_matter(run: Run) -> None:
+    from tabml.cli.doctor import vectors
+
+    said = "processor\t: 0\nflags\t\t: fpu avx avx2 avx512f avx512_vnni avx512_bf16x\n\nprocessor\t: 1\nflags\t\t: amx_bf16\n"
+    assert vectors(said) == ["avx2", "avx512f", "avx512_vnni"]
+    assert vectors("Features\t: fp asimd") == []
+    assert "vector instructions: " in run("doctor")[1]
+
+
 def test_the_demo_writes_a_picture_and_json(run: Run, tmp_path: Path) -> None:
     code, out, err = run("demo", "--out", tmp_path)
     assert code == 0

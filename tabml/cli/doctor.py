@@ -20,12 +20,15 @@ from tabml.files.catalog import find
 _EXTRAS = {
     "vision": ("mediapipe", "pillow", "opencv-contrib-python", "av"),
     "hub": ("huggingface_hub",),
-    "text": ("torch", "transformers", "sentence-transformers"),
+    "text": ("torch", "numba", "transformers", "sentence-transformers"),
     "llama": ("xllamacpp", "jinja2", "llguidance"),
     "quantize": ("ai-edge-quantizer",),
     "edge": ("ai-edge-litert", "litert-lm-api", "litert-lm-builder", "protobuf", "jinja2"),
     "grpc": ("grpcio", "grpcio-health-checking", "grpcio-reflection", "grpcio-status", "protobuf"),
 }
+
+_VECTORS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+"""What text models are the quicker for, by Linux' names."""
 
 
 def version_of(distribution: str) -> str | None:
@@ -36,10 +39,17 @@ def version_of(distribution: str) -> str | None:
         return None
 
 
+def vectors(processors: str) -> list[str]:
+    """Which of the vector instructions that matter here a processor has, from the content of ``/proc/cpuinfo``."""
+    first = next((line for line in processors.splitlines() if line.startswith("flags")), "")
+    return [name for name in _VECTORS if name in first.split()]
+
+
 def examine() -> dict[str, Any]:
     """Everything the doctor looks at, with ``mend`` as a list of problems, commands, and whether vision needs them."""
     extras = {extra: {name: version_of(name) for name in names} for extra, names in _EXTRAS.items()}
     models = {name: cached(find(name)) for name in DEFAULTS}
+    processors = Path("/proc/cpuinfo")
     mend: list[dict[str, Any]] = []
     for extra, found in extras.items():
         missing = [name for name, version in found.items() if version is None]
@@ -72,6 +82,7 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
+        "vectors": vectors(processors.read_text()) if processors.is_file() else [],
         "accelerators": [str(path) for path in sorted(Path("/dev").glob("nvidia[0-9]*"))],
         "extras": extras,
         "models": models,
@@ -87,6 +98,7 @@ def doctor(options: argparse.Namespace) -> int:
         print(json.dumps(found, indent=2))
     else:
         print(f"tabml {found['tabml']}, Python {found['python']}, {found['platform']}, {found['cores']} cores")
+        print(f"vector instructions: {', '.join(found['vectors']) or 'none known'}")
         print(f"accelerators: {', '.join(found['accelerators']) or 'none'}")
         for extra, packages in found["extras"].items():
             print(f"{extra:8}", ", ".join(f"{name} {version or 'MISSING'}" for name, version in packages.items()))
