@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any, TypeVar
 
 from tabml.errors import CallCancelledError
+
+Value = TypeVar("Value")
 
 _current: ContextVar[Cancellation | None] = ContextVar("tabml_cancellation", default=None)
 
@@ -71,3 +75,18 @@ class Cancellation:
     def _forget(self, token: object) -> None:
         with self._lock:
             self._callbacks.pop(token, None)
+
+
+async def in_thread(call: Callable[..., Value], *args: Any, **options: Any) -> Value:
+    """What ``call`` gives, computed by a thread, which is told to stop when the task that waits is cancelled."""
+    cancellation, outer = Cancellation(), current_cancellation()
+    forget = outer.on_cancel(cancellation.cancel) if outer is not None else None
+    try:
+        with cancellation.bound():  # a thread gets a copy of the context
+            return await asyncio.to_thread(call, *args, **options)
+    except asyncio.CancelledError:
+        cancellation.cancel("the task was cancelled")
+        raise
+    finally:
+        if forget is not None:
+            forget()

@@ -290,7 +290,12 @@ def parsed(kind: Any, raw: bytes) -> Any:
 
 
 def _bytes(answer: Answer) -> bytes:
-    return answer if isinstance(answer, bytes) else answer.SerializeToString()
+    found = answer if isinstance(answer, bytes) else answer.SerializeToString()
+    if len(found) > MAX_RESPONSE:
+        raise RequestError(
+            f"the response has {len(found)} bytes, and the limit is {MAX_RESPONSE}; ask for less at a time"
+        )
+    return found
 
 
 def _unavailable(reason: str) -> Unary:

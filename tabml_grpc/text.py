@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from google.protobuf.message import Message
 
 from tabml.cancellation import Cancellation
-from tabml.errors import ModelKindError
+from tabml.errors import ModelKindError, OptionError
 from tabml.pipelines import PIPELINES
-from tabml_grpc.calls import Answer, Call, parsed
+from tabml_grpc.calls import MAX_RESPONSE, Answer, Call, parsed
 from tabml_grpc.handover import Handover
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.models import Models
@@ -29,6 +29,8 @@ OPTIONS = "tabml-options-bin"
 GENERATORS = ("text-generation", "litert-lm")
 """Pipelines whose models write text."""
 _THREADS = 64
+_BESIDE, _BESIDE_VECTOR = 64, 16
+"""Bytes of a response that are no numbers: in all, and of one vector."""
 Value = TypeVar("Value")
 
 
@@ -163,6 +165,7 @@ class TextService:
         from tabml_grpc.convert_text import embeddings_to_v1
 
         def work(model: Any) -> bytes:
+            _check_room(len(request.texts), request.dimensions or model.dimensions)
             return embeddings_to_v1(
                 model.embed(
                     list(request.texts),
@@ -346,9 +349,12 @@ class TransformersService:
         from tabml_grpc.convert_text import embeddings_to_ml
 
         texts = list(request.texts)
-        return await self._text.run(
-            request.model, call, lambda model: embeddings_to_ml(model.embed(texts)), "feature-extraction"
-        )
+
+        def work(model: Any) -> bytes:
+            _check_room(len(texts), model.dimensions)
+            return embeddings_to_ml(model.embed(texts))
+
+        return await self._text.run(request.model, call, work, "feature-extraction")
 
     async def Rerank(self, request: ml.RerankRequest, call: Call) -> ml.RerankResponse:
         """Documents by how well they answer a query."""
@@ -361,6 +367,13 @@ class TransformersService:
             "text-ranking",
         )
         return ml.RerankResponse(results=each(ml.RerankResult, found))
+
+
+def _check_room(texts: int, dimensions: int) -> None:
+    """Raise OptionError, before anything is computed, where vectors don't fit into one response."""
+    most = (MAX_RESPONSE - _BESIDE) // (4 * dimensions + _BESIDE_VECTOR)
+    if texts > most:
+        raise OptionError(f"texts has {texts} texts; vectors of {dimensions} numbers fit into a response for {most}")
 
 
 def _options(call: Call, temperature: float, top_p: float = 0.0, max_length: int = 0) -> GenerationOptions:

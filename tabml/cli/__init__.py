@@ -26,7 +26,11 @@ _TEXT = {
     "translate": "texts in another language: --set source=en --set target=de",
     "summarize": "texts made short",
     "tokenize": "texts as tokens",
+    "detokenize": "the text of token ids",
+    "infill": "what is missing between two pieces of code, as it is written",
 }
+
+_WORDS = {"infill": "PREFIX SUFFIX", "detokenize": "ID"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for verb, words in _TEXT.items():
         command = commands.add_parser(verb, help=words)
-        command.add_argument("texts", nargs="*" if verb == "chat" else "+", metavar="TEXT")
+        command.add_argument("texts", nargs="*" if verb == "chat" else "+", metavar=_WORDS.get(verb, "TEXT"))
         command.add_argument(
             "--model", metavar="NAME|FOLDER|FILE", help="a name of the catalog or of --files, or a path"
         )
@@ -103,7 +107,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--dtype", default="auto")
         command.add_argument("--quantization", choices=["int8", "int4"])
         command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the call")
-        if verb in ("generate", "chat"):
+        if verb == "chat":
+            command.add_argument("--system", metavar="TEXT", help="what the model is told first")
+            command.add_argument("--tools", metavar="FILE", help="functions it may ask for, as JSON in OpenAI's form")
+        if verb in ("generate", "chat", "infill"):
             command.add_argument("--json", action="store_true", help="the whole answer as JSON instead of its text")
             command.add_argument("--engine", default="auto", help="torch, llama.cpp, or auto (the default)")
             command.add_argument("--adapter", metavar="FOLDER", help="a LoRA adapter to use")

@@ -30,6 +30,17 @@ def whole(name: str, value: object, low: int, high: int) -> int:
     return value
 
 
+def flag(name: str, value: object) -> bool:
+    """``value``, when it is True or False.
+
+    Raises:
+        OptionError: it isn't.
+    """
+    if not isinstance(value, bool):
+        raise OptionError(f"{name}={value!r:.80} must be True or False")
+    return value
+
+
 def check_text(name: str, text: object, max_bytes: int = MAX_TEXT_BYTES) -> str:
     """``text``, when it is one that a tokenizer can take.
 

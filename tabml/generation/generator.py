@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tabml.cancellation import Cancellation
+from tabml.cancellation import Cancellation, in_thread
 from tabml.generation.messages import Message
 from tabml.generation.options import GenerationOptions
 from tabml.generation.results import Delta, Generation, joined
@@ -106,7 +106,7 @@ class Generator(ABC):
         self, prompt: str, options: GenerationOptions | None = None, *, parse_special: bool = False
     ) -> Generation:
         """:meth:`generate` in a thread."""
-        return await asyncio.to_thread(self.generate, prompt, options, parse_special=parse_special)
+        return await in_thread(self.generate, prompt, options, parse_special=parse_special)
 
     async def chat_async(
         self,
@@ -118,7 +118,7 @@ class Generator(ABC):
         template_options: Mapping[str, Any] | None = None,
     ) -> Generation:
         """:meth:`chat` in a thread."""
-        return await asyncio.to_thread(
+        return await in_thread(
             self.chat, messages, options, tools=tools, continue_last=continue_last, template_options=template_options
         )
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from tabml.errors import OptionError
-from tabml.generation.arguments import check_text, whole
+from tabml.generation.arguments import check_text, flag, whole
 
 MAX_STOPS = 64
 MAX_STOP_CHARACTERS = 1024
@@ -23,9 +22,11 @@ _MAX_BIASES = 1024
 
 
 def _number(name: str, value: Any, low: float, high: float, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+    """A number within its bounds; one that left them by the rounding of a message's float32 is put back."""
+    near = 1e-7
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low - near * low <= value <= high + near:
         raise OptionError(f"{name}={value!r} must be {what}")
-    return float(value)
+    return float(min(max(value, low), high))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,15 +44,15 @@ class GenerationOptions:
     temperature: float = 1.0
     """Scores are divided by it, 0 to 100; 0 always takes the best token (greedy)."""
     top_p: float = 1.0
-    """Only the most probable tokens that together have this probability, above 0 to 1 (Holtzman et al. 2020)."""
+    """Only the most probable tokens that together have this probability, 0.000001 to 1 (Holtzman et al. 2020)."""
     top_k: int = 0
     """Only that many most probable tokens; 0 for all."""
     min_p: float = 0.0
     """Only tokens with at least this share of the best token's probability, 0 to 1 (Nguyen et al. 2024)."""
     typical_p: float = 1.0
-    """Only the tokens nearest to the expected information, above 0 to 1 (Meister et al. 2022)."""
+    """Only the tokens nearest to the expected information, 0.000001 to 1 (Meister et al. 2022)."""
     repetition_penalty: float = 1.0
-    """Above 1 makes tokens of the prompt and the answer less likely, above 0 to 10 (Keskar et al. 2019, CTRL)."""
+    """Above 1 makes tokens of the prompt and the answer less likely, 0.01 to 10 (Keskar et al. 2019, CTRL)."""
     frequency_penalty: float = 0.0
     """Subtracted for each time a token is in the answer, -2 to 2."""
     presence_penalty: float = 0.0
@@ -99,22 +100,24 @@ class GenerationOptions:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        put("temperature", _number("temperature", self.temperature, 0, 100, "a number from 0 to 100"))
-        if 0 < self.temperature < 1e-4:
-            raise OptionError(f"temperature={self.temperature!r} must be 0 (greedy) or at least 0.0001")
-        tiny = math.ulp(0.0)
+        lowest = 0.0 if self.temperature == 0 else 1e-4
+        put("temperature", _number("temperature", self.temperature, lowest, 100, "0 (greedy), or from 0.0001 to 100"))
         for name in ("top_p", "typical_p"):
-            put(name, _number(name, getattr(self, name), tiny, 1, "a number above 0, at most 1"))
+            put(name, _number(name, getattr(self, name), 1e-6, 1, "a number from 0.000001 to 1"))
         put("min_p", _number("min_p", self.min_p, 0, 1, "a number from 0 to 1"))
         put(
             "repetition_penalty",
-            _number("repetition_penalty", self.repetition_penalty, tiny, 10, "a number above 0, at most 10"),
+            _number("repetition_penalty", self.repetition_penalty, 0.01, 10, "a number from 0.01 to 10"),
         )
         for name in ("frequency_penalty", "presence_penalty"):
             put(name, _number(name, getattr(self, name), -2, 2, "a number from -2 to 2"))
         whole("top_k", self.top_k, 0, 1 << 24)
         whole("max_new_tokens", self.max_new_tokens, 1, MAX_NEW_TOKENS)
-        whole("min_new_tokens", self.min_new_tokens, 0, self.max_new_tokens)
+        whole("min_new_tokens", self.min_new_tokens, 0, MAX_NEW_TOKENS)
+        if self.min_new_tokens > self.max_new_tokens:
+            raise OptionError(
+                f"min_new_tokens={self.min_new_tokens} is more than max_new_tokens={self.max_new_tokens}; raise that too"
+            )
         whole("num_beams", self.num_beams, 1, MAX_BEAMS)
         whole("no_repeat_ngram_size", self.no_repeat_ngram_size, 0, 1 << 16)
         whole("n", self.n, 1, MAX_CHOICES)
@@ -127,21 +130,29 @@ class GenerationOptions:
             put("max_time_s", _number("max_time_s", self.max_time_s, 1e-3, 86400, "seconds from 0.001 to 86400"))
         put("stop", _texts("stop", self.stop))
         put("bad_words", _texts("bad_words", self.bad_words))
-        if isinstance(self.stop_token_ids, str | bytes) or len(self.stop_token_ids) > MAX_STOPS:
+        ids = self.stop_token_ids
+        if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Collection) or len(ids) > MAX_STOPS:
             raise OptionError(f"stop_token_ids={self.stop_token_ids!r:.80} must be at most {MAX_STOPS} token ids")
         put("stop_token_ids", tuple(whole("stop_token_ids", each, 0, 1 << 31) for each in self.stop_token_ids))
         if self.logit_bias is not None:
             put("logit_bias", _biases(self.logit_bias))
+        if self.adapter is not None:
+            check_text("adapter", self.adapter, 256)
         self._check_grammar()
         if self.num_beams > 1 and self.n > self.num_beams:
             raise OptionError(f"n={self.n} must be at most num_beams={self.num_beams}")
 
     def _check_grammar(self) -> None:
-        said = [name for name in ("json_schema", "json_object", "regex") if getattr(self, name)]
+        flag("json_object", self.json_object)
+        said = [name for name in ("json_schema", "json_object", "regex") if getattr(self, name) not in (None, False)]
         if len(said) > 1:
             raise OptionError(f"{said[0]} and {said[1]} don't go together; give one of them")
         if said and self.num_beams > 1:
             raise OptionError(f"num_beams={self.num_beams} does not go with {said[0]}")
+        if said and self.min_new_tokens:
+            raise OptionError(
+                f"min_new_tokens={self.min_new_tokens} does not go with {said[0]}, which says itself when an answer may end"
+            )
         if self.regex is not None and (not isinstance(self.regex, str) or not self.regex):
             raise OptionError(f"regex={self.regex!r:.80} must be a regular expression")
         schema = self.json_schema
@@ -166,7 +177,8 @@ class GenerationOptions:
     @property
     def grammar(self) -> str | None:
         """Which of ``json_schema``, ``json_object`` and ``regex`` is given."""
-        return next((name for name in ("json_schema", "json_object", "regex") if getattr(self, name)), None)
+        names = ("json_schema", "json_object", "regex")
+        return next((name for name in names if getattr(self, name) not in (None, False)), None)
 
     def changed(self) -> dict[str, Any]:
         """The options that differ from their defaults, by name."""
@@ -178,6 +190,8 @@ class GenerationOptions:
 
 
 def _texts(name: str, given: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(given, bytes | Mapping) or not isinstance(given, Iterable):
+        raise OptionError(f"{name}={given!r:.80} must be a text or a list of texts")
     texts = (given,) if isinstance(given, str) else tuple(given)
     if len(texts) > MAX_STOPS:
         raise OptionError(f"{name} must be at most {MAX_STOPS} texts, not {len(texts)}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from tabml.cancellation import in_thread
 from tabml.errors import ModelKindError, OptionError
 from tabml.files import FileProvider
 from tabml.files.sources import ModelSource, resolve
@@ -101,4 +101,4 @@ class TextModel(LazyModel[Loaded]):
             return self._build(repository)
 
     async def _in_thread(self, call: Callable[..., Value], *args: Any, **options: Any) -> Value:
-        return await asyncio.to_thread(call, *args, **options)
+        return await in_thread(call, *args, **options)

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabml.errors import ModelKindError, OptionError
-from tabml.generation.arguments import check_text, check_texts, whole
+from tabml.generation.arguments import check_text, check_texts, flag, whole
 from tabml.text._door import text_extra
 from tabml.text._model import TextModel
 from tabml.text.repository import Repository
 from tabml.text.results import Classification, LabelScore
 
 if TYPE_CHECKING:
-    from tabml.text._torch.encoders import Served
+    from tabml.text._torch.encoders import SafeTokenizer, Served
 
 _MOST_LABELS = 1000
 
@@ -92,6 +92,7 @@ class TextClassifier(_Classifying):
             ModelError: see :meth:`load`.
         """
         found = check_texts("texts", texts)
+        flag("truncate", truncate)
         if top_k is not None:
             whole("top_k", top_k, 1, 1 << 31)
         served = self._ready()
@@ -147,12 +148,15 @@ class ZeroShotClassifier(_Classifying):
         """
         found = [check_text("texts", texts)] if isinstance(texts, str) else check_texts("texts", texts)
         names = check_texts("labels", labels)
+        flag("multi_label", multi_label)
+        flag("truncate", truncate)
         if not 1 <= len(names) <= _MOST_LABELS or len(set(names)) < len(names) or not all(map(str.strip, names)):
             raise OptionError(f"labels={names!r:.80} must be 1 to {_MOST_LABELS} different ones, none empty")
         if check_text("hypothesis", hypothesis).count("{}") != 1:
             raise OptionError(f"hypothesis={hypothesis!r:.80} must have {{}} once, in the place of the label")
         served = self._ready()
         sentences = [hypothesis.replace("{}", name) for name in names]
+        _check_room(served.encoder.tokenizer, sentences)
         encoded = served.encoder.tokenizer.encode(
             [text for text in found for _ in names],
             sentences * len(found),
@@ -192,6 +196,17 @@ class ZeroShotClassifier(_Classifying):
             raise ModelKindError(
                 f"{name} has no label 'entailment' (it has {known:.80}), which a ZeroShotClassifier needs; "
                 "use a TextClassifier"
+            )
+
+
+def _check_room(tokenizer: SafeTokenizer, sentences: list[str]) -> None:
+    """Raise OptionError where a label leaves no room for a text: labels are not cut."""
+    room = tokenizer.limit - tokenizer.native.num_special_tokens_to_add(pair=True)
+    for at, ids in enumerate(tokenizer(sentences, add_special_tokens=False)["input_ids"]):
+        if len(ids) >= room:
+            raise OptionError(
+                f"labels[{at}] has {len(ids)} tokens with the hypothesis, which leaves no room for a text in {room}; "
+                "shorten it"
             )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from tabml.errors import OptionError
 from tabml.files import FileProvider
 from tabml.files.sources import ModelSource
-from tabml.generation.arguments import check_text, check_texts, whole
+from tabml.generation.arguments import check_text, check_texts, flag, whole
 from tabml.text._door import text_extra
 from tabml.text._model import TextModel
 from tabml.text.repository import Repository
@@ -123,6 +123,9 @@ class TextEmbedder(TextModel["SentenceModel"]):
             ModelError: see :meth:`load`.
         """
         found = check_texts("texts", texts)
+        flag("truncate", truncate)
+        if normalize is not None:
+            flag("normalize", normalize)
         if prompt is not None:
             check_text("prompt", prompt)
             if prompt_name is not None:
@@ -174,7 +177,7 @@ class TextEmbedder(TextModel["SentenceModel"]):
         prompts = model.layout.prompts
         if name is None:
             return prompts.get(model.layout.default_prompt or "", "")
-        if name not in prompts:
+        if not isinstance(name, str) or name not in prompts:
             known = ", ".join(map(repr, prompts)) or "none"
             raise OptionError(f"prompt_name={name!r:.80} is not a prompt of this model; it has {known}")
         return prompts[name]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabml.errors import ModelKindError, OptionError
-from tabml.generation.arguments import check_texts, one_of, whole
+from tabml.generation.arguments import check_texts, flag, one_of, whole
 from tabml.text._door import text_extra
 from tabml.text._model import TextModel
 from tabml.text.classification import softmax
@@ -84,6 +84,7 @@ class TokenClassifier(TextModel["Encoder"]):
             ModelError: see :meth:`load`.
         """
         found = check_texts("texts", texts)
+        flag("truncate", truncate)
         one_of("aggregation", aggregation, AGGREGATIONS)
         if isinstance(min_score, bool) or not isinstance(min_score, int | float) or not 0 <= min_score <= 1:
             raise OptionError(f"min_score={min_score!r:.40} must be a number from 0 to 1")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,7 +12,7 @@ from tabml.cancellation import Cancellation, current_cancellation
 from tabml.errors import ModelKindError, OptionError
 from tabml.files import FileProvider
 from tabml.files.sources import ModelSource, resolve
-from tabml.generation.arguments import check_text, one_of, whole
+from tabml.generation.arguments import check_text, flag, one_of, whole
 from tabml.generation.generator import Generator
 from tabml.generation.messages import MAX_PROMPT_BYTES, Message, check_messages, with_plain_text
 from tabml.generation.options import GenerationOptions
@@ -102,6 +103,8 @@ class TextGenerator(TextModel[_Open], Generator):
         self._context_length = (
             context_length if context_length is None else whole("context_length", context_length, 16, 1 << 24)
         )
+        if adapters is not None and not isinstance(adapters, Mapping):
+            raise OptionError(f"adapters={adapters!r:.60} must map names to adapters")
         self._adapters = dict(adapters or {})
         for name in self._adapters:
             _check_adapter_name(name)
@@ -211,6 +214,7 @@ class TextGenerator(TextModel[_Open], Generator):
         engine = self._ready().engine
         if not isinstance(engine, Adapting):
             raise OptionError(f"adapter={name!r:.80} is not loaded: {engine.name} has no adapters")
+        _check_adapter_name(name)
         engine.unload_adapter(name)
 
     def _put_adapter(
@@ -232,7 +236,7 @@ class TextGenerator(TextModel[_Open], Generator):
         """:meth:`generate`, piece by piece: the texts of the deltas join to the whole. Closing it ends the work."""
         engine = self._ready().engine
         text = check_text("prompt", prompt, MAX_PROMPT_BYTES)
-        ids = engine.encode(text, special_tokens=True, parse_special=parse_special)
+        ids = engine.encode(text, special_tokens=True, parse_special=flag("parse_special", parse_special))
         return self._run(engine, ids, options)
 
     def stream_chat(
@@ -245,9 +249,12 @@ class TextGenerator(TextModel[_Open], Generator):
         template_options: Mapping[str, Any] | None = None,
     ) -> Iterator[Delta]:
         """:meth:`chat`, piece by piece. Tool calls come whole, with the last delta."""
+        extra = template_options or {}
+        if not isinstance(extra, Mapping):
+            raise OptionError(f"template_options={extra!r:.60} must map names to values")
         opened = self._ready()
         ids = self._chat_ids(
-            opened, with_plain_text(check_messages(messages)), tools, continue_last, template_options or {}
+            opened, with_plain_text(check_messages(messages)), tools, flag("continue_last", continue_last), extra
         )
         deltas = self._run(opened.engine, ids, options)
         return with_tool_calls(deltas) if tools else deltas
@@ -277,7 +284,10 @@ class TextGenerator(TextModel[_Open], Generator):
 
     def _run(self, engine: Engine, ids: Sequence[int], options: GenerationOptions | None) -> Iterator[Delta]:
         cancellation = current_cancellation() or Cancellation()
-        return engine.stream(ids, options or GenerationOptions(), cancellation)
+        options = GenerationOptions() if options is None else options
+        if not isinstance(options, GenerationOptions):
+            raise OptionError(f"options={options!r:.60} must be GenerationOptions")
+        return engine.stream(ids, options, cancellation)
 
     def _template(self, opened: _Open) -> ChatTemplate:
         if opened.template is None:
@@ -292,22 +302,26 @@ class TextGenerator(TextModel[_Open], Generator):
         continue_last: bool,
         extra: Mapping[str, Any],
     ) -> list[int]:
-        """The tokens of a conversation; control tokens in contents are text."""
+        """The tokens of a conversation; control tokens in what callers say are text."""
         engine = opened.engine
-        held: dict[str, str] = {}
-        for at, message in enumerate(messages):
+        held = _Held(engine.control_tokens)
+        for message in messages:
             content = message.get("content")
-            if isinstance(content, str) and any(token in content for token in engine.control_tokens):
-                mark = f"\ue000{at}\ue001"
-                held[mark] = content
-                message["content"] = mark
+            plain = ("content", "role") if message["role"].isidentifier() else ("content",)
+            others = {name: value for name, value in message.items() if name not in plain}
+            message.update(held.without_tokens(others))
+            if isinstance(content, str):
+                message["content"] = held.text(content)
         text = self._template(opened).render(
-            messages, tools=tools, add_generation_prompt=not continue_last, continue_final_message=continue_last,
-            extra=extra,
-        )  # fmt: skip
+            messages,
+            tools=None if tools is None else held.without_tokens(list(tools)),
+            add_generation_prompt=not continue_last,
+            continue_final_message=continue_last,
+            extra=held.without_tokens(dict(extra)),
+        )
         ids: list[int] = []
-        for piece, is_content in _pieces(text, held):
-            ids += engine.encode(piece, parse_special=not is_content)
+        for piece, is_held in held.pieces(text):
+            ids += engine.encode(piece, parse_special=not is_held)
         return ids
 
 
@@ -316,13 +330,36 @@ def _check_adapter_name(name: object) -> None:
         raise OptionError(f"adapter={name!r:.80} must have 1 to 64 letters, digits, '.', '_' and '-'")
 
 
-def _pieces(text: str, held: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
-    """A rendered text in pieces: the template's, and contents that were held back."""
-    for mark, content in held.items():
-        before, found, text = text.partition(mark)
-        if before:
-            yield before, False
-        if found:
-            yield content, True
-    if text:
-        yield text, False
+class _Held:
+    """Texts with control tokens, which a template gets marks for that nobody can guess."""
+
+    def __init__(self, control_tokens: Collection[str]) -> None:
+        self._tokens = control_tokens
+        longest_first = sorted(filter(None, control_tokens), key=len, reverse=True)
+        self._any = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._begin = f"held-{secrets.token_hex(16)}-"
+        self._texts: list[str] = []
+
+    def text(self, said: str) -> str:
+        """The text, or the mark of the whole text."""
+        return self._mark(said) if self._any.search(said) else said
+
+    def without_tokens(self, said: Any) -> Any:
+        """A value of JSON with a mark for each control token in its texts: a template may write it as JSON again."""
+        if isinstance(said, str):
+            return self._any.sub(lambda found: self._mark(found[0]), said)
+        if isinstance(said, Mapping):
+            return {self.without_tokens(name): self.without_tokens(value) for name, value in said.items()}
+        return [self.without_tokens(each) for each in said] if isinstance(said, list | tuple) else said
+
+    def pieces(self, rendered: str) -> Iterator[tuple[str, bool]]:
+        """A rendered text in pieces, and whether each is one that was held."""
+        for at, piece in enumerate(re.split(f"{self._begin}(\\d+)-", rendered)):
+            if at % 2:
+                yield self._texts[int(piece)], True
+            elif piece:
+                yield piece, False
+
+    def _mark(self, said: str) -> str:
+        self._texts.append(said)
+        return f"{self._begin}{len(self._texts) - 1}-"

@@ -54,7 +54,7 @@ class MaskFiller(TextModel["Encoder"]):
         given = model.tokenizer(text, parse_special=True)
         names = [name for name in ("input_ids", "token_type_ids") if name in given]
         encoded = Encoded({name: given[name] for name in names})
-        model.tokenizer.check_length(encoded.length, "text")
+        model.tokenizer.check_length(encoded.length, "text", "make it shorter")
         gap = encoded.inputs["input_ids"].index(native.mask_token_id)
         scores = softmax(model.all_logits([encoded])[0][0][gap])
         ids = np.arange(len(scores)) if words is None else np.array(_ids(model, words, len(scores)))

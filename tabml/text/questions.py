@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabml.errors import ModelKindError, OptionError
-from tabml.generation.arguments import check_text, whole
+from tabml.generation.arguments import check_text, flag, whole
 from tabml.text._door import text_extra
 from tabml.text._model import TextModel
 from tabml.text.classification import softmax
@@ -63,6 +63,7 @@ class QuestionAnswerer(TextModel["Encoder"]):
         check_text("question", question)
         check_text("context", context)
         whole("top_k", top_k, 1, 1000)
+        flag("impossible", impossible)
         whole("max_answer_tokens", max_answer_tokens, 1, 1 << 16)
         for name, text in (("question", question), ("context", context)):
             if not text.strip():
@@ -177,7 +178,8 @@ def _spans(
     order = np.argpartition(-flat, count - 1)[:count]
     found = []
     for at in sorted(order.tolist(), key=lambda at: -flat[at]):
-        first, last = window.spans[at // len(begin)], window.spans[at % len(begin)]
-        if first is not None and last is not None:
+        row, column = divmod(at, len(begin))
+        first, last = window.spans[row], window.spans[column]
+        if first is not None and last is not None and row <= column < row + most_tokens:  # the rest has 0
             found.append(((first[0], last[1]), float(flat[at])))
     return found, nothing

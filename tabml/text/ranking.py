@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tabml.errors import ModelKindError, OptionError, UnsafeModelError
-from tabml.generation.arguments import check_text, check_texts, whole
+from tabml.generation.arguments import check_text, check_texts, flag, whole
 from tabml.text._door import text_extra
 from tabml.text._model import TextModel
 from tabml.text.repository import Repository
@@ -89,6 +89,7 @@ class Reranker(TextModel["_Judge"]):
         """
         check_text("query", query)
         texts = check_texts("documents", documents)
+        flag("truncate", truncate)
         if instruction is not None:
             check_text("instruction", instruction)
         if top_n is not None:

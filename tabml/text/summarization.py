@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
-from tabml.generation.arguments import check_texts, whole
+from tabml.generation.arguments import check_texts, flag, whole
 from tabml.generation.options import MAX_BEAMS, MAX_NEW_TOKENS
 from tabml.text._door import text_extra
 from tabml.text._model import TextModel
@@ -52,6 +52,7 @@ class Summarizer(TextModel["Seq2Seq"]):
             ModelError: see :meth:`load`.
         """
         found = check_texts("texts", texts)
+        flag("truncate", truncate)
         if max_new_tokens is not None:
             whole("max_new_tokens", max_new_tokens, 1, MAX_NEW_TOKENS)
         if min_new_tokens is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tabml.errors import ModelKindError, OptionError
-from tabml.generation.arguments import check_text
+from tabml.generation.arguments import check_text, flag
 from tabml.text._door import text_extra
 from tabml.text._model import TextModel
 from tabml.text.repository import Repository
@@ -51,6 +51,8 @@ class Tokenizer(TextModel["_Loaded"]):
             ModelError: see :meth:`load`.
         """
         check_text("text", text)
+        flag("special_tokens", special_tokens)
+        flag("parse_special", parse_special)
         loaded = self._ready()
         given = loaded.tokenizer(text, parse_special=parse_special, add_special_tokens=special_tokens, **self._with())
         ids: list[int] = given["input_ids"]
@@ -69,6 +71,8 @@ class Tokenizer(TextModel["_Loaded"]):
             ModelError: see :meth:`load`.
         """
         check_text("text", text)
+        flag("special_tokens", special_tokens)
+        flag("parse_special", parse_special)
         given = self._ready().tokenizer(text, parse_special=parse_special, add_special_tokens=special_tokens)
         return len(given["input_ids"])
 
@@ -83,6 +87,7 @@ class Tokenizer(TextModel["_Loaded"]):
             OptionError: an id is not of the vocabulary.
             ModelError: see :meth:`load`.
         """
+        flag("skip_special_tokens", skip_special_tokens)
         loaded = self._ready()
         ids = list(token_ids) if hasattr(token_ids, "__iter__") else [token_ids]
         for at, token_id in enumerate(ids):

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, ClassVar
 
 from tabml.errors import OptionError
-from tabml.generation.arguments import check_texts, whole
+from tabml.generation.arguments import check_texts, flag, whole
 from tabml.generation.options import MAX_BEAMS, MAX_NEW_TOKENS
 from tabml.text._door import text_extra
 from tabml.text._model import TextModel
@@ -74,6 +74,7 @@ class Translator(TextModel["Seq2Seq"]):
             ModelError: see :meth:`load`.
         """
         found = check_texts("texts", texts)
+        flag("truncate", truncate)
         for name, code in (("source", source), ("target", target)):
             if code is not None and not isinstance(code, str):
                 raise OptionError(f"{name}={code!r:.40} must be a language")
@@ -144,13 +145,12 @@ def _direction(model: Seq2Seq, source: str | None, target: str | None) -> tuple[
         return None, None, _t5_prefix(model, source, target)
     if model.kind == "marian":
         return None, None, _marian_prefix(model, source, target)
-    native, known = model.tokenizer.native, model.language_ids()
+    known = model.language_ids()
     if not known:
         _only(model, "source", source)
         _only(model, "target", target)
         return None, None, ""
-    source = source or getattr(native, "src_lang", None)
-    target = target or getattr(native, "tgt_lang", None)
+    source, target = source or model.source_language, target or model.target_language
     if source is None or target is None:
         raise _missing("source" if source is None else "target", list(known))
     for name, code in (("source", source), ("target", target)):
@@ -188,7 +188,7 @@ def _t5_prefix(model: Seq2Seq, source: str | None, target: str | None) -> str:
 
 def _only(model: Seq2Seq, name: str, code: str | None) -> None:
     """Refuse a language where the model has just one, unless it is that."""
-    own = getattr(model.tokenizer.native, f"{name}_lang", None)
+    own = model.source_language if name == "source" else model.target_language
     if code is not None and code != own:
         said = f" ({own})" if own else ""
         raise OptionError(f"{name}={code!r:.40}: this model has one {name} language{said}; leave it out")

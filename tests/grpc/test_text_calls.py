@@ -179,6 +179,12 @@ def test_what_is_wrong_gets_its_status(text: Any, transformers: Any) -> None:
         list(text.Chat(text_pb2.ChatRequest(model="org/chat", tools_json="{")))
     with fails(S.INVALID_ARGUMENT, "texts"):
         text.Embed(text_pb2.EmbedRequest(model="org/embed", texts=["x " * 500]))
+    with fails(S.INVALID_ARGUMENT, "texts has 40000 texts; vectors of"):  # 4 MiB are what clients receive
+        text.Embed(text_pb2.EmbedRequest(model="org/embed", texts=["a"] * 40000))
+    with fails(S.INVALID_ARGUMENT, "texts has 40000 texts; vectors of"):
+        transformers.GenerateEmbeddings(ml.GenerateEmbeddingsRequest(model="org/embed", texts=["a"] * 40000))
+    with fails(S.INVALID_ARGUMENT, "ask for less"):
+        text.Tokenize(text_pb2.TokenizeRequest(model="org/tokens", text="a b " * (1 << 18)))
     with fails(S.INVALID_ARGUMENT):
         metadata = (("tabml-options-bin", b"\xff\xff"),)
         list(transformers.GenerateText(ml.TextRequest(prompt="x", model="org/chat"), metadata=metadata))

@@ -12,7 +12,14 @@ from typing import Any
 
 import pytest
 
-from tabml.errors import CorruptModelError, ModelFileNotFoundError, ModelKindError, OptionError, UnsafeModelError
+from tabml.errors import (
+    CorruptModelError,
+    InferenceError,
+    ModelFileNotFoundError,
+    ModelKindError,
+    OptionError,
+    UnsafeModelError,
+)
 from tabml.files import DirectoryProvider, FileRef, MemoryProvider
 from tabml.pipelines import model_spec
 from tabml.pipelines.text import make_text
@@ -265,7 +272,8 @@ def test_one_whose_numbers_overflow_spoils_nobody_elses_answer(
     long = "hello " * 8
     wanted = [model.generate(prompt, options(None, 60)).choices[0].token_ids for prompt in ("1", long)]
     for at in range(8):  # more than the slots that are kept, so that theirs are used again
-        model.generate(f"{PROMPT} {at}", options("huge", 60))
+        with pytest.raises(InferenceError, match="scores with the adapter 'huge' are not numbers"):
+            model.generate(f"{PROMPT} {at}", options("huge", 60))
     stream = model.stream("1", options(None, 60))
     found = list(next(stream).token_ids)
     beside: list[Any] = []

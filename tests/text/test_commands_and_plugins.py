@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,6 +75,8 @@ def test_a_conversation_goes_on_until_its_end(tiny: Callable[[str], Path]) -> No
         (["translate", "hello", "there", "--set", "source=eng_Latn", "--set", "target=fra_Latn"], "nllb", "text"),
         (["summarize", "a", "b", "--set", "max_new_tokens=5"], "bart", "text"),
         (["tokenize", "a", "b"], "bert", "ids"),
+        (["detokenize", "5", "6"], "bert", "text"),
+        (["infill", "def f(", "return x", "--json", "--set", "max_new_tokens=3"], "code_fim", "choices"),
     ],
 )
 def test_every_command_writes_json_lines(
@@ -84,6 +87,47 @@ def test_every_command_writes_json_lines(
     lines = [json.loads(line) for line in out.splitlines()]
     assert all(key in line for line in lines)
     assert lines
+
+
+def test_several_answers_come_one_a_line(run: Run, tiny: Callable[[str], Path]) -> None:
+    arguments = ["generate", "hello", "--model", tiny("llama_chat"), "--set", "regex=a{3}", "--set", "n=3"]
+    assert run(*arguments) == (0, "aaa\n" * 3, "")
+
+
+def test_labels_may_be_a_list(run: Run, tiny: Callable[[str], Path]) -> None:
+    for said in ('["x, or", "true"]', "true, x"):
+        out = run("classify", "a", "--model", tiny("inference_bart"), "--set", f"labels={said}")[1]
+        labels = {each["label"] for each in json.loads(out)["labels"]}
+        assert labels == ({"x, or", "true"} if said[0] == "[" else {"true", "x"})
+
+
+def test_tokens_may_be_favoured(run: Run, tiny: Callable[[str], Path]) -> None:
+    ids = json.loads(run("tokenize", "a", "--model", tiny("llama_chat"), "--set", "special_tokens=false")[1])["ids"]
+    bias = json.dumps({str(ids[0]): 100})
+    arguments = ["--model", tiny("llama_chat"), "--set", f"logit_bias={bias}", "--set", "max_new_tokens=3"]
+    assert run("generate", "hi", *arguments)[1] == "aaa\n"
+
+
+def test_a_chat_takes_a_system_prompt_and_tools(run: Run, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    tools = tmp_path / "tools.json"
+    tools.write_text('[{"type": "function", "function": {"name": "now", "parameters": {}}}]')
+    arguments = ["chat", "hi", "--model", tiny("llama_chat"), "--set", "max_new_tokens=3", "--json"]
+    usual = json.loads(run(*arguments)[1])["usage"]["prompt_tokens"]
+    assert json.loads(run(*arguments, "--system", "Be brief.")[1])["usage"]["prompt_tokens"] > usual
+    assert run(*arguments, "--tools", tools)[0] == 0
+    tools.write_text("{")
+    assert "tools.json" in run(*arguments, "--tools", tools)[2]
+
+
+def test_stdin_that_is_no_text_is_one_line(tiny: Callable[[str], Path]) -> None:
+    command = [sys.executable, "-m", "tabml", "chat", "--model", str(tiny("llama_chat")), "--set", "max_new_tokens=3"]
+    ended = subprocess.run(
+        command, input=b"hi\n\xff\n", capture_output=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr.decode().splitlines()[-1].endswith("stdin is no text in utf-8 [option_invalid]")
+    assert b"Traceback" not in ended.stderr
 
 
 def test_files_may_come_from_a_provider(run: Run, tiny: Callable[[str], Path]) -> None:
@@ -101,10 +145,18 @@ def test_files_may_come_from_a_provider(run: Run, tiny: Callable[[str], Path]) -
         (["generate", "a", "--set", "temperature"], "NAME=VALUE"),
         (["generate", "a", "--model", "nosuch"], "catalog"),
         (["embed", "a", "--device", "tpu"], "device"),
+        (["infill", "a", "--model", "MODEL"], "behind it"),
+        (["detokenize", "x", "--model", "MODEL"], "ID must be a whole number"),
+        (["generate", "a", "--set", "stop=5", "--model", "MODEL"], "stop=5"),
+        (["generate", "a", "--set", 'logit_bias={"x":2}', "--model", "MODEL"], "logit_bias='x'"),
+        (["generate", "a", "--set", "n=" + "[" * 100_000, "--model", "MODEL"], "n="),
+        (["tokenize", "a", "--set", "foo=1", "--model", "MODEL"], "tokenize has no such option; it has special_tokens"),
+        (["tokenize", "a", "--set", "text=1", "--model", "MODEL"], "text: tokenize has no such option"),
+        (["tokenize", "a", "--set", "special_tokens=no", "--model", "MODEL"], "must be True or False"),
     ],
 )
-def test_what_is_wrong_is_one_line(arguments: list[str], words: str, run: Run) -> None:
-    code, out, err = run(*arguments)
+def test_what_is_wrong_is_one_line(arguments: list[str], words: str, run: Run, tiny: Callable[[str], Path]) -> None:
+    code, out, err = run(*(tiny("llama_chat") if each == "MODEL" else each for each in arguments))
     assert (code, out) == (1, "")
     assert words in err
     assert err.count("\n") == 1

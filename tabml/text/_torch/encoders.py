@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Generic, TypeVar
@@ -38,7 +38,8 @@ _RECORDED_TOKENS = 16384
 """Padded tokens of a batch up to which a GPU waits for kernels to be started more than it computes."""
 _ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 _LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-_TOKENIZED_AT_ONCE = 256
+_TOKENIZED_AT_ONCE, _CHARACTERS_AT_ONCE = 256, 1 << 16
+"""Texts, and their characters but for a longer single one: others wait meanwhile, and a token takes some 200 bytes."""
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "data2vec-text",
                      "roberta-prelayernorm", "xmod", "ibert", "luke", "mluke", "esm")  # fmt: skip
 """Models whose first position is the one behind the padding's."""
@@ -140,6 +141,7 @@ class SafeTokenizer:
         name: str = "texts",
         truncate: bool = False,
         only_first: bool = False,
+        remedy: str = "split it, or give truncate=True",
     ) -> list[Encoded]:
         """Texts or pairs, not padded.
 
@@ -149,6 +151,7 @@ class SafeTokenizer:
             name: Of the option, for messages.
             truncate: Cut what is too long.
             only_first: Cut the first of a pair only.
+            remedy: For what is too long.
 
         Raises:
             OptionError: a text is longer than the model can read, or has no tokens at all.
@@ -156,26 +159,35 @@ class SafeTokenizer:
         found: list[Encoded] = []
         strategy: Any = ("only_first" if only_first else "longest_first") if truncate else False
         cancellation = current_cancellation()
-        for at in range(0, len(texts), _TOKENIZED_AT_ONCE):
+        for chosen in _portions([len(text) for text in texts]):
             if cancellation is not None:
                 cancellation.check()
-            chosen = slice(at, at + _TOKENIZED_AT_ONCE)
             both = (list(texts[chosen]),) if pairs is None else (list(texts[chosen]), list(pairs[chosen]))
             given = self(*both, truncation=strategy, max_length=self.limit if truncate else None)
             names = [key for key in given if key in ("input_ids", "token_type_ids")]
             found.extend(Encoded({key: given[key][row] for key in names}) for row in range(len(given["input_ids"])))
         for at, one in enumerate(found):
-            self.check_length(one.length, f"{name}[{at}]")
+            self.check_length(one.length, f"{name}[{at}]", remedy)
         return found
 
-    def check_length(self, length: int, name: str) -> None:
+    def check_length(self, length: int, name: str, remedy: str = "split it, or give truncate=True") -> None:
         """Raise OptionError where it can't be."""
         if length > self.limit:
-            raise OptionError(
-                f"{name} has {length} tokens; this model reads {self.limit}: split it, or give truncate=True"
-            )
+            raise OptionError(f"{name} has {length} tokens; this model reads {self.limit}: {remedy}")
         if not length:
             raise OptionError(f"{name} has no tokens; this model can't read an empty text")
+
+
+def _portions(lengths: Sequence[int]) -> Iterator[slice]:
+    """Texts that are tokenized at once."""
+    begin, characters = 0, 0
+    for at, length in enumerate(lengths):
+        characters += length
+        if at > begin and (at - begin == _TOKENIZED_AT_ONCE or characters > _CHARACTERS_AT_ONCE):
+            yield slice(begin, at)
+            begin, characters = at, length
+    if lengths:
+        yield slice(begin, len(lengths))
 
 
 class Encoder:

@@ -25,7 +25,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from tabml.cancellation import Cancellation
-from tabml.errors import CapacityError, InferenceError, ModelClosedError, OptionError
+from tabml.errors import CapacityError, InferenceError, ModelClosedError, OptionError, TabmlError
 from tabml.generation.calls import Answers, handed_over, room_of
 from tabml.generation.options import GenerationOptions
 from tabml.generation.results import Delta, FinishReason, TokenLogprob, Usage
@@ -38,7 +38,7 @@ from tabml.text._torch.lanes import changes_with_length
 from tabml.text._torch.lookup import PromptLookup
 from tabml.text._torch.packing import weight_bytes
 from tabml.text._torch.recording import cuda_recorder
-from tabml.text._torch.sampling import Sampler, draw, log_probabilities
+from tabml.text._torch.sampling import NONE_LEFT, Sampler, draw, log_probabilities
 from tabml.text._torch.steps import MOST_ROWS, MOST_TOKENS, Step, Steps, rows_for
 from tabml.text._torch.teams import disband
 from tabml.text.engine import NO_BEAMS, EngineName
@@ -760,6 +760,9 @@ class TorchEngine:
         raw = scores[row].clone() if options.logprobs is not None else None
         if token is None:
             token = run.sampler.choose(scores[row])
+        if token == NONE_LEFT:
+            self._refuse(run, _none_left(run, bool(scores[row].isnan().any())))
+            return
         if request.first_token is None:
             request.first_token = time.monotonic()
         request.generated += 1
@@ -768,9 +771,7 @@ class TorchEngine:
             return
         run.sampler.accept(token)
         if run.sampler.lost:
-            request.gone = True
-            request.out.put(OptionError(f"{options.grammar} {TOO_COMPLICATED}"))
-            self._leave(run)
+            self._refuse(run, OptionError(f"{options.grammar} {TOO_COMPLICATED}"))
             return
         run.tokens.append(token)
         run.unsaid.append(token)
@@ -791,6 +792,12 @@ class TorchEngine:
             self._finish(run, "length", text + self._rest(run))
         elif text:
             self._say(run, text)
+
+    def _refuse(self, run: _Run, problem: TabmlError) -> None:
+        """End an answer, and those to the same prompt with it, for what it asks; the others go on."""
+        run.request.gone = True
+        run.request.out.put(problem)
+        self._leave(run)
 
     @staticmethod
     def _rest(run: _Run) -> str:
@@ -833,6 +840,15 @@ def _decoder(tokenizer: Any) -> Callable[..., str]:
         found: Callable[..., str] = tokenizer.backend_tokenizer.decode
         return found
     return partial(tokenizer.decode, clean_up_tokenization_spaces=False)
+
+
+def _none_left(run: _Run, not_numbers: bool) -> TabmlError:
+    """Why no token could be chosen."""
+    forbids = run.sampler.forbids
+    if forbids and not not_numbers:
+        return OptionError(f"{' and '.join(forbids)} together leave no token that may come next; leave one of them out")
+    named = f" with the adapter {run.request.options.adapter!r}" if run.adapter is not None else ""
+    return InferenceError(f"the model's scores{named} are not numbers")
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -11,6 +11,8 @@ from tabml.errors import OptionError
 from tabml.generation.options import GenerationOptions
 from tabml.text._torch.grammar import Matcher
 
+NONE_LEFT = -1
+"""In place of a token, where every score is minus infinity, or is no number."""
 _CANDIDATES = 256
 
 
@@ -70,7 +72,7 @@ class Sampler:
         """Whether :func:`draw` may choose for it, whatever came before."""
 
     def choose(self, scores: torch.Tensor) -> int:
-        """The next token.
+        """The next token, or ``NONE_LEFT``.
 
         Args:
             scores: (vocabulary,), on any device; changed in place.
@@ -78,7 +80,8 @@ class Sampler:
         scores = scores.float()
         self._shape(scores)
         if self._options.greedy:
-            return int(scores.argmax())
+            best = int(scores.argmax())
+            return best if scores[best] > -math.inf else NONE_LEFT
         return draw([self], scores[None])[0]
 
     def accept(self, token: int) -> None:
@@ -88,6 +91,14 @@ class Sampler:
         self._counts[token] = self._counts.get(token, 0) + 1
         if self._matcher is not None:
             self._matcher.accept(token)
+
+    @property
+    def forbids(self) -> list[str]:
+        """The options that may leave no token over."""
+        options = self._options
+        names = ("bad_words", "no_repeat_ngram_size", "min_new_tokens", "logit_bias")
+        grammar = [options.grammar] if options.grammar is not None else []
+        return grammar + [name for name in names if getattr(options, name)]
 
     @property
     def lost(self) -> bool:
@@ -149,7 +160,7 @@ class Sampler:
 
 
 def draw(samplers: Sequence[Sampler], scores: torch.Tensor) -> list[int]:
-    """The next token of each of several answers, by temperature and filters.
+    """The next token of each of several answers, or ``NONE_LEFT``, by temperature and filters.
 
     Only the best few hundred leave the device and are looked at where the filters let. A token is found in the
     cumulated probabilities by a number of the answer's own, so company changes nothing.
@@ -157,9 +168,6 @@ def draw(samplers: Sequence[Sampler], scores: torch.Tensor) -> list[int]:
     Args:
         samplers: That draw.
         scores: (rows, vocabulary), of any device and number format.
-
-    Raises:
-        RuntimeError: scores are not numbers.
     """
     heat = torch.tensor([each._options.temperature for each in samplers], device=scores.device)
     logs = torch.log_softmax(scores.float() / heat[:, None], -1)
@@ -198,9 +206,11 @@ def _drawn(samplers: Sequence[Sampler], logs: torch.Tensor, count: int) -> list[
     numbers = torch.tensor([each._number() for each in samplers], dtype=torch.float64, device=total.device)
     at = torch.searchsorted(total, (numbers * total[:, -1])[:, None], right=True)
     places: list[int] = at[:, 0].tolist()
-    if max(places) >= kept.shape[-1]:
-        raise RuntimeError("the model's scores are not numbers")
-    return places if ids is None else [int(row[place]) for row, place in zip(ids, places, strict=True)]
+    last = kept.shape[-1] - 1
+    found_at = [place if place <= last else NONE_LEFT for place in places]
+    if ids is None:
+        return found_at
+    return [int(row[place]) if place != NONE_LEFT else place for row, place in zip(ids, found_at, strict=True)]
 
 
 def _column(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:

@@ -178,7 +178,7 @@ class SentenceModel:
         """Tokens that are the prompt's in each text, where the pooling leaves them out."""
         if self.layout.pooling.include_prompt or not prompt:
             return 0
-        ids = self.encoder.tokenizer.encode([prompt], name="prompt")[0].inputs["input_ids"]
+        ids = self.encoder.tokenizer.encode([prompt], name="prompt", remedy="make it shorter")[0].inputs["input_ids"]
         return len(ids) - (ids[-1] in self.encoder.tokenizer.native.all_special_ids)
 
     def encode(self, texts: Sequence[str], prompt: str, truncate: bool) -> list[Encoded]:

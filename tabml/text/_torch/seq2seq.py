@@ -44,6 +44,11 @@ class Seq2Seq:
         self.name, self.tokenizer, self.model = name, tokenizer, model
         self.config = model.config
         self.device: torch.device = next(model.parameters()).device
+        native = tokenizer.native
+        self.source_language: str | None = getattr(native, "src_lang", None)
+        """Unless a call says another one; the tokenizer keeps that of the last call."""
+        self.target_language: str | None = getattr(native, "tgt_lang", None)
+        """The same of answers."""
         self._lock = threading.Lock()
         self._closed = False
 
