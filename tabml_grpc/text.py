@@ -187,7 +187,11 @@ class TextService:
             request.model,
             call,
             lambda model: model.rank(
-                request.query, list(request.documents), top_n=request.top_n or None, truncate=request.truncate
+                request.query,
+                list(request.documents),
+                top_n=request.top_n or None,
+                instruction=request.instruction or None,
+                truncate=request.truncate,
             ),
             "text-ranking",
         )
@@ -230,6 +234,7 @@ class TextService:
                 list(request.texts),
                 aggregation=request.aggregation or "simple",
                 min_score=request.min_score,
+                stride=request.stride if request.HasField("stride") else None,
                 truncate=request.truncate,
             ),
             "token-classification",
@@ -243,7 +248,13 @@ class TextService:
         found = await self._text.run(
             request.model,
             call,
-            lambda model: model.answer(request.question, request.context, top_k=request.top_k or 1),
+            lambda model: model.answer(
+                request.question,
+                request.context,
+                top_k=request.top_k or 1,
+                max_answer_tokens=request.max_answer_tokens or 15,
+                impossible=request.impossible,
+            ),
             "question-answering",
         )
         return v1.AnswerResponse(answers=each(v1.FoundAnswer, found))
@@ -253,7 +264,10 @@ class TextService:
         from tabml_grpc.convert_text import each
 
         found = await self._text.run(
-            request.model, call, lambda model: model.fill(request.text, top_k=request.top_k or 5), "fill-mask"
+            request.model,
+            call,
+            lambda model: model.fill(request.text, top_k=request.top_k or 5, targets=list(request.targets) or None),
+            "fill-mask",
         )
         return v1.FillMaskResponse(fills=each(v1.Fill, found))
 
@@ -268,6 +282,7 @@ class TextService:
                 target=request.target or None,
                 num_beams=request.num_beams or None,
                 max_new_tokens=request.max_new_tokens or None,
+                truncate=request.truncate,
             ),
             "translation",
         )
@@ -294,7 +309,9 @@ class TextService:
         found = await self._text.run(
             request.model,
             call,
-            lambda model: model.encode(request.text, special_tokens=request.special_tokens),
+            lambda model: model.encode(
+                request.text, special_tokens=request.special_tokens, parse_special=request.parse_special
+            ),
             "tokenization",
         )
         return v1.TokenizeResponse(

@@ -60,10 +60,11 @@ class GenerationOptions:
     max_new_tokens: int = 256
     """The longest answer, in tokens; never beyond the model's context."""
     min_new_tokens: int = 0
-    """The shortest answer: before it, the model can't end."""
+    """The shortest answer: before it, the model can't end. Not with a grammar."""
     seed: int | None = None
-    """The same seed gives the same text on the same device and engine, with llama.cpp while no other answer runs; 0 to
-    2^63 - 1."""
+    """The same seed gives the same text on the same device and engine; 0 to 2^63 - 1. But for roundings, which may lead to
+    another text: with llama.cpp they depend on what it computes and has computed beside, with bfloat16, int8 and int4 on
+    whether the model is packed yet (``wait_until_packed``)."""
     stop: tuple[str, ...] = ()
     """Texts that end the answer; they are not part of it."""
     stop_token_ids: tuple[int, ...] = ()
@@ -78,7 +79,7 @@ class GenerationOptions:
     logit_bias: Mapping[int, float] | None = None
     """Added to the scores of tokens, -100 to 100 each."""
     bad_words: tuple[str, ...] = ()
-    """Texts that must not come."""
+    """Texts whose tokens must not come, at the beginning of a word or within one; other tokens may spell the same."""
     max_time_s: float | None = None
     """Seconds after which the answer ends, whatever its length."""
     n: int = 1

@@ -228,18 +228,20 @@ class EmbedResponse(_message.Message):
     def __init__(self, vectors: _Optional[bytes] = ..., dimensions: _Optional[int] = ..., prompt_tokens: _Optional[int] = ...) -> None: ...
 
 class RerankRequest(_message.Message):
-    __slots__ = ("model", "query", "documents", "top_n", "truncate")
+    __slots__ = ("model", "query", "documents", "top_n", "truncate", "instruction")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     TOP_N_FIELD_NUMBER: _ClassVar[int]
     TRUNCATE_FIELD_NUMBER: _ClassVar[int]
+    INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
     model: str
     query: str
     documents: _containers.RepeatedScalarFieldContainer[str]
     top_n: int
     truncate: bool
-    def __init__(self, model: _Optional[str] = ..., query: _Optional[str] = ..., documents: _Optional[_Iterable[str]] = ..., top_n: _Optional[int] = ..., truncate: bool = ...) -> None: ...
+    instruction: str
+    def __init__(self, model: _Optional[str] = ..., query: _Optional[str] = ..., documents: _Optional[_Iterable[str]] = ..., top_n: _Optional[int] = ..., truncate: bool = ..., instruction: _Optional[str] = ...) -> None: ...
 
 class Ranked(_message.Message):
     __slots__ = ("index", "score", "document")
@@ -296,18 +298,20 @@ class ClassifyResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[Classification, _Mapping]]] = ...) -> None: ...
 
 class ExtractEntitiesRequest(_message.Message):
-    __slots__ = ("model", "texts", "aggregation", "min_score", "truncate")
+    __slots__ = ("model", "texts", "aggregation", "min_score", "truncate", "stride")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     AGGREGATION_FIELD_NUMBER: _ClassVar[int]
     MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
     TRUNCATE_FIELD_NUMBER: _ClassVar[int]
+    STRIDE_FIELD_NUMBER: _ClassVar[int]
     model: str
     texts: _containers.RepeatedScalarFieldContainer[str]
     aggregation: str
     min_score: float
     truncate: bool
-    def __init__(self, model: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., aggregation: _Optional[str] = ..., min_score: _Optional[float] = ..., truncate: bool = ...) -> None: ...
+    stride: int
+    def __init__(self, model: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., aggregation: _Optional[str] = ..., min_score: _Optional[float] = ..., truncate: bool = ..., stride: _Optional[int] = ...) -> None: ...
 
 class Entity(_message.Message):
     __slots__ = ("label", "score", "text", "start", "end")
@@ -336,16 +340,20 @@ class ExtractEntitiesResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[Entities, _Mapping]]] = ...) -> None: ...
 
 class AnswerRequest(_message.Message):
-    __slots__ = ("model", "question", "context", "top_k")
+    __slots__ = ("model", "question", "context", "top_k", "max_answer_tokens", "impossible")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     QUESTION_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
+    MAX_ANSWER_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    IMPOSSIBLE_FIELD_NUMBER: _ClassVar[int]
     model: str
     question: str
     context: str
     top_k: int
-    def __init__(self, model: _Optional[str] = ..., question: _Optional[str] = ..., context: _Optional[str] = ..., top_k: _Optional[int] = ...) -> None: ...
+    max_answer_tokens: int
+    impossible: bool
+    def __init__(self, model: _Optional[str] = ..., question: _Optional[str] = ..., context: _Optional[str] = ..., top_k: _Optional[int] = ..., max_answer_tokens: _Optional[int] = ..., impossible: bool = ...) -> None: ...
 
 class FoundAnswer(_message.Message):
     __slots__ = ("text", "score", "start", "end")
@@ -366,14 +374,16 @@ class AnswerResponse(_message.Message):
     def __init__(self, answers: _Optional[_Iterable[_Union[FoundAnswer, _Mapping]]] = ...) -> None: ...
 
 class FillMaskRequest(_message.Message):
-    __slots__ = ("model", "text", "top_k")
+    __slots__ = ("model", "text", "top_k", "targets")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
     model: str
     text: str
     top_k: int
-    def __init__(self, model: _Optional[str] = ..., text: _Optional[str] = ..., top_k: _Optional[int] = ...) -> None: ...
+    targets: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., text: _Optional[str] = ..., top_k: _Optional[int] = ..., targets: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Fill(_message.Message):
     __slots__ = ("token", "token_id", "score", "text")
@@ -394,20 +404,22 @@ class FillMaskResponse(_message.Message):
     def __init__(self, fills: _Optional[_Iterable[_Union[Fill, _Mapping]]] = ...) -> None: ...
 
 class TranslateRequest(_message.Message):
-    __slots__ = ("model", "texts", "source", "target", "max_new_tokens", "num_beams")
+    __slots__ = ("model", "texts", "source", "target", "max_new_tokens", "num_beams", "truncate")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     NUM_BEAMS_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATE_FIELD_NUMBER: _ClassVar[int]
     model: str
     texts: _containers.RepeatedScalarFieldContainer[str]
     source: str
     target: str
     max_new_tokens: int
     num_beams: int
-    def __init__(self, model: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., max_new_tokens: _Optional[int] = ..., num_beams: _Optional[int] = ...) -> None: ...
+    truncate: bool
+    def __init__(self, model: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., max_new_tokens: _Optional[int] = ..., num_beams: _Optional[int] = ..., truncate: bool = ...) -> None: ...
 
 class TranslateResponse(_message.Message):
     __slots__ = ("texts",)
@@ -438,14 +450,16 @@ class SummarizeResponse(_message.Message):
     def __init__(self, texts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TokenizeRequest(_message.Message):
-    __slots__ = ("model", "text", "special_tokens")
+    __slots__ = ("model", "text", "special_tokens", "parse_special")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     SPECIAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PARSE_SPECIAL_FIELD_NUMBER: _ClassVar[int]
     model: str
     text: str
     special_tokens: bool
-    def __init__(self, model: _Optional[str] = ..., text: _Optional[str] = ..., special_tokens: bool = ...) -> None: ...
+    parse_special: bool
+    def __init__(self, model: _Optional[str] = ..., text: _Optional[str] = ..., special_tokens: bool = ..., parse_special: bool = ...) -> None: ...
 
 class TokenizeResponse(_message.Message):
     __slots__ = ("ids", "tokens", "begins", "ends")

@@ -161,6 +161,36 @@ def test_every_other_call_answers(text: Any, transformers: Any) -> None:
     assert text.Detokenize(text_pb2.DetokenizeRequest(model="org/tokens", ids=tokens.ids)).text == "hello world"
 
 
+def test_calls_have_the_options_of_the_library(text: Any) -> None:
+    long = "hello world " * 400
+    with fails(S.INVALID_ARGUMENT, "instruction"):  # is for rerankers of another kind
+        text.Rerank(text_pb2.RerankRequest(model="org/rank", query="a", documents=["b"], instruction="judge"))
+    entities = text_pb2.ExtractEntitiesRequest(model="org/words", texts=[long])
+    with fails(S.INVALID_ARGUMENT, "truncate"):
+        text.ExtractEntities(entities)
+    entities.stride = 2
+    assert len(text.ExtractEntities(entities).results) == 1
+    question = text_pb2.AnswerRequest(model="org/ask", question="who?", context="the quick brown fox", top_k=100)
+    assert any(" " in each.text for each in text.Answer(question).answers)
+    question.max_answer_tokens, question.impossible = 1, True
+    pieces = [each.text for each in text.Answer(question).answers]
+    assert "" in pieces
+    assert not any(" " in piece for piece in pieces)
+    fills = text.FillMask(text_pb2.FillMaskRequest(model="org/mask", text="a [MASK]", targets=["the", "a"])).fills
+    assert {each.token for each in fills} == {"the", "a"}
+    translation = text_pb2.TranslateRequest(
+        model="org/translate", texts=[long], source="eng_Latn", target="fra_Latn", max_new_tokens=2
+    )
+    with fails(S.INVALID_ARGUMENT, "truncate"):
+        text.Translate(translation)
+    translation.truncate = True
+    assert len(text.Translate(translation).texts) == 1
+    tokens = text_pb2.TokenizeRequest(model="org/tokens", text="a [SEP]")
+    as_text = text.Tokenize(tokens).ids
+    tokens.parse_special = True
+    assert len(text.Tokenize(tokens).ids) < len(as_text)
+
+
 def test_what_is_wrong_gets_its_status(text: Any, transformers: Any) -> None:
     with fails(S.FAILED_PRECONDITION, "not loaded"):
         list(text.Generate(text_pb2.GenerateRequest(model="org/none", prompt="x")))

@@ -217,7 +217,7 @@ def test_biases_and_bad_words_decide(model: TextGenerator, engine: Any) -> None:
 
 IMPOSSIBLE = [
     {"frequency_penalty": 1.0}, {"presence_penalty": 1.0}, {"no_repeat_ngram_size": 2}, {"num_beams": 2},
-    {"adapter": "mine"}, {"min_new_tokens": 4}, {"n": 9}, {"logit_bias": {1 << 20: 1}},
+    {"adapter": "mine"}, {"min_new_tokens": 4}, {"n": 9}, {"logit_bias": {1 << 20: 1}}, {"stop_token_ids": (1 << 20,)},
     {"bad_words": ("several words of it",)},
 ]  # fmt: skip
 

@@ -290,8 +290,9 @@ class LlamaEngine:
                 f"min_new_tokens={options.min_new_tokens} is not possible with llama.cpp, unless it is max_new_tokens; "
                 "use engine='torch'"
             )
-        if any(not 0 <= token < self._vocabulary for token in options.logit_bias or {}):
-            raise OptionError(f"logit_bias has tokens beyond the vocabulary of {self._vocabulary}")
+        for name, tokens in (("logit_bias", options.logit_bias or {}), ("stop_token_ids", options.stop_token_ids)):
+            if any(token >= self._vocabulary for token in tokens):
+                raise OptionError(f"{name} has tokens beyond the vocabulary of {self._vocabulary}")
         if options.num_beams > 1:
             raise OptionError(f"num_beams={options.num_beams} {NO_BEAMS}")
         elsewhere = {"frequency_penalty": 0, "presence_penalty": 0, "no_repeat_ngram_size": 0, "adapter": None}
