@@ -44,7 +44,7 @@ def test_commands_of_the_pages_exist() -> None:
 
     said = set(re.findall(r"python -m tabml ([a-z]+)", "".join(page.read_text("utf-8") for page in PAGES)))
     assert said >= {"detect", "track", "models", "doctor", "demo"}
-    known = re.findall(r"^    ([a-z]+) ", _parser().format_help(), re.MULTILINE)
+    known = re.findall(r"^    ([a-z]+)\b", _parser().format_help(), re.MULTILINE)
     assert said <= set(known)
 
 

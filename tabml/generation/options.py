@@ -24,7 +24,11 @@ _MAX_BIASES = 1024
 def _number(name: str, value: Any, low: float, high: float, what: str) -> float:
     """A number within its bounds; one that left them by the rounding of a message's float32 is put back."""
     near = 1e-7
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low - near * low <= value <= high + near:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not low - near * abs(low) <= value <= high + near
+    ):
         raise OptionError(f"{name}={value!r} must be {what}")
     return float(min(max(value, low), high))
 

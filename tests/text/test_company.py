@@ -73,6 +73,7 @@ def test_bounds_hold_for_numbers_of_a_message_too() -> None:
 
     assert GenerationOptions(temperature=float(np.float32(1e-4))).temperature == 1e-4
     assert GenerationOptions(top_p=float(np.float32(1e-6))).top_p == 1e-6
+    assert GenerationOptions(logit_bias={0: -100, 1: 100}, presence_penalty=-2).logit_bias == {0: -100.0, 1: 100.0}
 
 
 def test_a_cancelled_task_ends_its_generation(tiny: TinyModels) -> None:
