@@ -40,7 +40,11 @@ class _Open:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.template = ChatTemplate(engine.chat_template, engine.special_tokens) if engine.chat_template else None
+        try:
+            self.template = ChatTemplate(engine.chat_template, engine.special_tokens) if engine.chat_template else None
+        except BaseException:  # a template may be refused
+            engine.close()
+            raise
 
     def close(self) -> None:
         self.engine.close()

@@ -112,7 +112,8 @@ def test_the_defaults_of_every_architecture_pass() -> None:
 @pytest.mark.parametrize(
     "config",
     [{"tokenizer_class": "a.b"}, {"vocab_file": ["/etc/passwd"]}, {"merges_file": 5}, {"auto_map": {"AutoTokenizer": ["x.Y", None]}}, {"vocab_file": "../../etc/passwd"},
-     {"tokenizer_file": "/etc/passwd"}, {"added_tokens_decoder": []}, "text"],
+     {"tokenizer_file": "/etc/passwd"}, {"added_tokens_decoder": []}, "text", {"vocab": "/etc/passwd"}, {"merges": "/dev/zero"},
+     {"tokenizer_object": {}}],
 )  # fmt: skip
 def test_a_tokenizer_configuration_cannot_lead_elsewhere(config: Any) -> None:
     with pytest.raises((CorruptModelError, UnsafeModelError)):

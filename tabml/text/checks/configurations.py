@@ -196,6 +196,9 @@ def check_generation_config(config: Any, repo: str) -> None:
     _check_values(object_of(config, name), name, 0)
 
 
+_CONTENTS = ("vocab", "merges", "tokenizer_object")
+
+
 def check_tokenizer_config(config: Any, repo: str) -> None:
     """``tokenizer_config.json``, where there is one.
 
@@ -214,6 +217,9 @@ def check_tokenizer_config(config: Any, repo: str) -> None:
     added = found.get("added_tokens_decoder")
     if added is not None and (not isinstance(added, dict) or len(added) > 1_000_000):
         corrupt(name, "added_tokens_decoder must be an object of at most a million tokens")
+    for key in _CONTENTS:  # transformers opens what they name, wherever that is
+        if found.get(key) is not None:
+            unsafe(name, f"{key} must not be here: a tokenizer's content is read from files of its own")
     for key, value in found.items():
         if key.endswith(("_file", "_files")):
             for each in value if isinstance(value, list) else [value]:
