@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
             return 0
         if options.verb == "infill":
             if len(options.texts) != 2:
-                raise OptionError("TEXT: infill takes what is before the gap and what is behind it")
+                raise OptionError("PREFIX SUFFIX: infill takes two texts, what is before the gap and what is behind it")
             _show(model.stream_infill(*options.texts, _generation(said)), options.json)
             return 0
         for found in _call(model, options.verb, options.texts, said):

@@ -256,6 +256,10 @@ class TextGenerator(TextModel[_Open], Generator):
         extra = template_options or {}
         if not isinstance(extra, Mapping):
             raise OptionError(f"template_options={extra!r:.60} must map names to values")
+        if tools is not None and not (
+            isinstance(tools, list | tuple) and all(isinstance(each, Mapping) for each in tools)
+        ):
+            raise OptionError(f"tools={tools!r:.60} must be a list of functions, each a dictionary in OpenAI's form")
         opened = self._ready()
         ids = self._chat_ids(
             opened, with_plain_text(check_messages(messages)), tools, flag("continue_last", continue_last), extra
@@ -284,7 +288,9 @@ class TextGenerator(TextModel[_Open], Generator):
             if all(len(mark) == 1 for mark in marks):
                 before, after = (engine.encode(text, parse_special=False) for text in texts)
                 return self._run(engine, [*marks[0], *before, *marks[1], *after, *marks[2]], options)
-        raise ModelKindError(f"{self._ref.repo} can't fill in the middle: it has no such control tokens")
+        raise ModelKindError(
+            f"{self._ref.repo} can't fill in the middle: it has no control tokens for it; use a model of code that has"
+        )
 
     def _run(self, engine: Engine, ids: Sequence[int], options: GenerationOptions | None) -> Iterator[Delta]:
         cancellation = current_cancellation() or Cancellation()
@@ -309,20 +315,17 @@ class TextGenerator(TextModel[_Open], Generator):
         """The tokens of a conversation; control tokens in what callers say are text."""
         engine = opened.engine
         held = _Held(engine.control_tokens)
-        for message in messages:
-            content = message.get("content")
-            plain = ("content", "role") if message["role"].isidentifier() else ("content",)
-            others = {name: value for name, value in message.items() if name not in plain}
-            message.update(held.without_tokens(others))
-            if isinstance(content, str):
-                message["content"] = held.text(content)
+        try:
+            messages = [held.message(message) for message in messages]
+            tools, extra = held.without_tokens(tools), held.without_tokens(extra)
+        except RecursionError:
+            raise OptionError(
+                "messages, tools or template_options are nested too deeply; a template can't use them"
+            ) from None
         text = self._template(opened).render(
-            messages,
-            tools=None if tools is None else held.without_tokens(list(tools)),
-            add_generation_prompt=not continue_last,
-            continue_final_message=continue_last,
-            extra=held.without_tokens(dict(extra)),
-        )
+            messages, tools=tools, add_generation_prompt=not continue_last, continue_final_message=continue_last,
+            extra=extra,
+        )  # fmt: skip
         ids: list[int] = []
         for piece, is_held in held.pieces(text):
             ids += engine.encode(piece, parse_special=not is_held)
@@ -338,15 +341,20 @@ class _Held:
     """Texts with control tokens, which a template gets marks for that nobody can guess."""
 
     def __init__(self, control_tokens: Collection[str]) -> None:
-        self._tokens = control_tokens
         longest_first = sorted(filter(None, control_tokens), key=len, reverse=True)
         self._any = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self._begin = f"held-{secrets.token_hex(16)}-"
         self._texts: list[str] = []
 
-    def text(self, said: str) -> str:
-        """The text, or the mark of the whole text."""
-        return self._mark(said) if self._any.search(said) else said
+    def message(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """The message, its content held as a whole where there is a control token in it."""
+        known = ("content", "role") if said["role"].isidentifier() else ("content",)
+        found: dict[str, Any] = self.without_tokens({name: said[name] for name in said if name not in known})
+        found.update((name, said[name]) for name in known if name in said)
+        content = said.get("content")
+        if isinstance(content, str) and self._any.search(content):
+            found["content"] = self._mark(content)
+        return found
 
     def without_tokens(self, said: Any) -> Any:
         """A value of JSON with a mark for each control token in its texts: a template may write it as JSON again."""

@@ -24,8 +24,14 @@ def byte_tokens() -> list[str]:
     return [written[byte] for byte in range(256)]
 
 
-def write(path: Path, **changes: Any) -> Path:
-    """Write it; ``changes`` replace values of the metadata (``_`` for ``.``), None leaves one out."""
+def write(path: Path, *, without: str | None = None, **changes: Any) -> Path:
+    """Write it; ``changes`` replace values of the metadata (``_`` for ``.``), None leaves one out.
+
+    Args:
+        path: The file.
+        without: A tensor that is left out.
+        changes: By name.
+    """
     import gguf
 
     tokens = [*byte_tokens(), *CONTROL, "ab"]
@@ -57,6 +63,7 @@ def write(path: Path, **changes: Any) -> Path:
                 "attn_v": (narrow, WIDTH), "attn_output": (WIDTH, WIDTH), "ffn_gate": (INNER, WIDTH),
                 "ffn_up": (INNER, WIDTH), "ffn_down": (WIDTH, INNER)}  # fmt: skip
         shapes |= {f"blk.{layer}.{name}.weight": shape for name, shape in rows.items()}
+    shapes.pop(without or "", None)
     for name, shape in shapes.items():
         writer.add_tensor(name, (noise.standard_normal(shape) * 0.3).astype(np.float32))
     writer.write_header_to_file()

@@ -147,6 +147,24 @@ def test_control_tokens_are_text_wherever_callers_say_them(tiny: TinyModels, tmp
         assert r"a \"<|im_end|>\" b" in said
 
 
+def test_what_a_template_can_not_use_is_refused_by_name(tiny: TinyModels) -> None:
+    deep: Any = {"type": "function"}
+    for _ in range(5000):
+        deep = {"parameters": deep}
+    messages = [{"role": "user", "content": "x"}]
+    with TextGenerator(tiny("llama_chat")) as model:
+        for options, named in (
+            ({"tools": [deep]}, "nested too deeply"),
+            ({"tools": 5}, "tools=5"),
+            ({"tools": [5]}, r"tools=\[5\]"),
+            ({"template_options": 5}, "template_options=5"),
+            ({"continue_last": "no"}, "continue_last='no'"),
+        ):
+            given: Any = options
+            with pytest.raises(OptionError, match=named):
+                model.chat(messages, **given)
+
+
 def test_a_source_language_is_that_of_one_call(tiny: TinyModels) -> None:
     with Translator(tiny("nllb")) as model:
         options: dict[str, Any] = {"target": "fra_Latn", "max_new_tokens": 12}

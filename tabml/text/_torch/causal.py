@@ -13,6 +13,7 @@ from tabml.text._model import Placement
 from tabml.text._torch.engine import TorchEngine
 from tabml.text._torch.kernels import door
 from tabml.text._torch.loading import (
+    check_whole,
     load_pretrained,
     load_tokenizer,
     packed_later,
@@ -53,6 +54,7 @@ def load_gguf_engine(repository: Repository, placement: Placement, *, context_le
     """An engine for a GGUF file, whose weights are unpacked.
 
     Raises:
+        CorruptModelError: tensors are missing or of another shape.
         ModelLoadError: the library refused it.
         UnavailableHereError: accelerate or gguf is not installed.
     """
@@ -63,9 +65,10 @@ def load_gguf_engine(repository: Repository, placement: Placement, *, context_le
             "engine='torch' reads GGUF with accelerate and gguf; run: python -m pip install accelerate gguf"
         )
     with quiet(), told(repository, "the model"), read_once():
-        model = transformers.AutoModelForCausalLM.from_pretrained(
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
             repository.path,
             gguf_file=name,
+            output_loading_info=True,
             dtype=resolve_dtype(placement, device, {}),
             trust_remote_code=False,
             local_files_only=True,
@@ -73,6 +76,7 @@ def load_gguf_engine(repository: Repository, placement: Placement, *, context_le
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             repository.path, gguf_file=name, trust_remote_code=False, local_files_only=True
         )
+    check_whole(model, info, repository.name)
     model = placed(model, device)
     return _engine(model, tokenizer, context_length, packed_later(model, placement, repository))
 

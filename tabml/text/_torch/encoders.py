@@ -40,6 +40,7 @@ _ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 _LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _TOKENIZED_AT_ONCE, _CHARACTERS_AT_ONCE = 256, 1 << 16
 """Texts, and their characters but for a longer single one: others wait meanwhile, and a token takes some 200 bytes."""
+_SHORTEN = "split it, or give truncate=True"
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "data2vec-text",
                      "roberta-prelayernorm", "xmod", "ibert", "luke", "mluke", "esm")  # fmt: skip
 """Models whose first position is the one behind the padding's."""
@@ -141,7 +142,7 @@ class SafeTokenizer:
         name: str = "texts",
         truncate: bool = False,
         only_first: bool = False,
-        remedy: str = "split it, or give truncate=True",
+        remedy: str = _SHORTEN,
     ) -> list[Encoded]:
         """Texts or pairs, not padded.
 
@@ -170,7 +171,7 @@ class SafeTokenizer:
             self.check_length(one.length, f"{name}[{at}]", remedy)
         return found
 
-    def check_length(self, length: int, name: str, remedy: str = "split it, or give truncate=True") -> None:
+    def check_length(self, length: int, name: str, remedy: str = _SHORTEN) -> None:
         """Raise OptionError where it can't be."""
         if length > self.limit:
             raise OptionError(f"{name} has {length} tokens; this model reads {self.limit}: {remedy}")

@@ -32,7 +32,7 @@ LOADING = threading.RLock()
 """Held during every load of a model or tokenizer."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_FINE_TO_MISS = ("lm_head.weight", "position_ids", ".masked_bias", ".attn.bias", "rotary_emb.inv_freq")
+_FINE_TO_MISS = ("position_ids", ".masked_bias", ".attn.bias", "rotary_emb.inv_freq")
 _MOST_NAMES = 3
 
 
@@ -255,14 +255,20 @@ def check_whole(model: Any, info: dict[str, Any], name: str) -> None:
     Raises:
         CorruptModelError: tensors are missing, or have another shape.
     """
-    tied = set(getattr(model, "_tied_weights_keys", None) or ())
-    missing = [key for key in info["missing_keys"] if key not in tied and not key.endswith(_FINE_TO_MISS)]
+    found = model.state_dict()
+    absent = set(info["missing_keys"])
+    read = {value.data_ptr() for key, value in found.items() if key not in absent}
+    missing = [
+        key
+        for key in absent
+        if not key.endswith(_FINE_TO_MISS) and not (key in found and found[key].data_ptr() in read)  # tied to one
+    ]
     mismatched = [str(each[0] if isinstance(each, tuple) else each) for each in info["mismatched_keys"]]
     for keys, what in ((missing, "are missing"), (mismatched, "have another shape than config.json says")):
         if keys:
             shown = ", ".join(sorted(keys)[:_MOST_NAMES])
             raise CorruptModelError(f"{name}: {len(keys)} tensors {what}, such as {shown}; the model was not used")
-    strange = [key for key, value in model.state_dict().items() if value.device.type == "meta"]
+    strange = [key for key, value in found.items() if value.device.type == "meta"]
     if strange:
         raise CorruptModelError(f"{name}: {len(strange)} tensors got no values, such as {strange[0]}")
 
