@@ -1,12 +1,16 @@
-"""Tensors that a model's files have not are never noise: the load is refused, unless they are those of another one."""
+"""Files and configuration agree on every tensor: none is noise, of another model, or made up because a number says so."""
 
 from __future__ import annotations
 
 import json
+import resource
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from tabml.errors import CorruptModelError
 from tabml.pipelines import open_pipeline
@@ -58,3 +62,88 @@ def test_so_are_those_of_a_gguf_file(tensor: str, tmp_path: Path) -> None:
         model.load()
     with pytest.raises(CorruptModelError, match="tensors are missing"):
         TextGenerator(tiny_gguf.write(tmp_path / "part.gguf", without=tensor), engine="torch").load()
+
+
+def changed(folder: Path, to: Path, *, config: dict[str, Any] | None = None, extra: str = "", **tensor: Any) -> Path:
+    """A copy with other values in ``config.json``, or with one tensor more or of another kind."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, to)
+    if config is not None:
+        said = json.loads((folder / "config.json").read_text())
+        (to / "config.json").write_text(json.dumps({**said, **config}))
+    tensors = load_file(folder / "model.safetensors")
+    if extra:
+        tensors[extra] = torch.zeros(4)
+    for name, dtype in tensor.items():
+        tensors[name.replace("__", ".")] = tensors[name.replace("__", ".")].to(dtype)
+    save_file(tensors, to / "model.safetensors", metadata={"format": "pt"})
+    return to
+
+
+@pytest.mark.parametrize(
+    ("recipe", "task", "config"),
+    [
+        ("llama_chat", "text-generation", {"intermediate_size": 8_000_000}),
+        ("llama_chat", "text-generation", {"head_dim": 1_000_000}),
+        ("sentence_bert", "feature-extraction", {"intermediate_size": 8_000_000}),
+        ("t5", "summarization", {"d_ff": 8_000_000}),
+    ],
+)
+def test_sizes_that_the_tensors_have_not_are_told_before_anything_of_them_is_made(
+    recipe: str, task: str, config: dict[str, Any], tiny: TinyModels, tmp_path: Path
+) -> None:
+    folder = changed(tiny(recipe), tmp_path / "wide", config=config)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CorruptModelError, match="another shape than its configuration says, such as"):
+        open_pipeline(task, folder).load()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 512 << 10  # KiB; gigabytes before
+
+
+@pytest.mark.parametrize("config", [{"num_labels": 1_000_000}, {"id2label": {str(at): "x" for at in range(70_000)}}])
+def test_a_million_labels_are_refused_at_once(config: dict[str, Any], tiny: TinyModels, tmp_path: Path) -> None:
+    with pytest.raises(CorruptModelError, match=r"65536"):
+        open_pipeline("text-generation", changed(tiny("llama_chat"), tmp_path / "many", config=config)).load()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "task", "extra", "is_refused"),
+    [
+        ("llama_chat", "text-generation", "model.layers.0.self_attn.q_proj.bias", True),
+        ("llama_chat", "text-generation", "model.layers.2.input_layernorm.weight", True),
+        ("llama_chat", "text-generation", "model.layers.0.self_attn.rotary_emb.inv_freq", False),
+        ("masked", "fill-mask", "bert.encoder.layer.7.output.dense.bias", True),
+        ("masked", "fill-mask", "cls.seq_relationship.weight", False),
+        ("masked", "fill-mask", "bert.pooler.dense.weight", False),
+        ("masked", "feature-extraction", "cls.seq_relationship.weight", False),
+        ("masked", "feature-extraction", "bert.encoder.layer.7.output.dense.bias", True),
+        ("sentence_bert", "feature-extraction", "encoder.layer.7.output.dense.bias", True),
+        ("sentence_bert", "feature-extraction", "classifier.weight", False),
+    ],
+)
+def test_tensors_that_the_model_has_no_place_for_are_refused_but_for_heads_of_pre_training(
+    recipe: str, task: str, extra: str, is_refused: bool, tiny: TinyModels, tmp_path: Path
+) -> None:
+    folder = changed(tiny(recipe), tmp_path / "more", extra=extra)
+    with open_pipeline(task, folder) as model:
+        if is_refused:
+            with pytest.raises(CorruptModelError, match="1 tensors are not of the model"):
+                model.load()
+        else:
+            model.load()
+
+
+def test_whole_numbers_are_no_weights(tiny: TinyModels, tmp_path: Path) -> None:
+    folder = changed(tiny("llama_chat"), tmp_path / "int", model__layers__0__mlp__up_proj__weight=torch.int8)
+    with pytest.raises(CorruptModelError, match=r"up_proj.weight' is of I8, which are no weights"):
+        open_pipeline("text-generation", folder).load()
+
+
+@pytest.mark.parametrize("engine", ["torch", "llama.cpp"])
+@pytest.mark.parametrize("count", [1, 3, 10_000])
+def test_a_gguf_file_has_as_many_layers_as_it_says(engine: str, count: int, tmp_path: Path) -> None:
+    import tiny_gguf
+
+    path = tiny_gguf.write(tmp_path / "deep.gguf", **{"llama.block_count": count})
+    with pytest.raises(CorruptModelError, match=rf"block_count={count}, and there are tensors of 2 layers"):
+        TextGenerator(path, engine=engine).load()

@@ -13,12 +13,12 @@ from tabml.text._model import Placement
 from tabml.text._torch.engine import TorchEngine
 from tabml.text._torch.kernels import door
 from tabml.text._torch.loading import (
-    check_whole,
     load_pretrained,
     load_tokenizer,
     packed_later,
     placed,
     quiet,
+    read_weights,
     resolve_device,
     resolve_dtype,
     told,
@@ -64,19 +64,14 @@ def load_gguf_engine(repository: Repository, placement: Placement, *, context_le
         raise UnavailableHereError(
             "engine='torch' reads GGUF with accelerate and gguf; run: python -m pip install accelerate gguf"
         )
-    with quiet(), told(repository, "the model"), read_once():
-        model, info = transformers.AutoModelForCausalLM.from_pretrained(
-            repository.path,
-            gguf_file=name,
-            output_loading_info=True,
-            dtype=resolve_dtype(placement, device, {}),
-            trust_remote_code=False,
-            local_files_only=True,
+    with quiet(), read_once():
+        model = read_weights(
+            transformers.AutoModelForCausalLM, repository, gguf_file=name, dtype=resolve_dtype(placement, device, {})
         )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            repository.path, gguf_file=name, trust_remote_code=False, local_files_only=True
-        )
-    check_whole(model, info, repository.name)
+        with told(repository, "the tokenizer"):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                repository.path, gguf_file=name, trust_remote_code=False, local_files_only=True
+            )
     model = placed(model, device)
     return _engine(model, tokenizer, context_length, packed_later(model, placement, repository))
 

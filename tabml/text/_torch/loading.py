@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -32,7 +33,11 @@ LOADING = threading.RLock()
 """Held during every load of a model or tokenizer."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_FINE_TO_MISS = ("position_ids", ".masked_bias", ".attn.bias", "rotary_emb.inv_freq")
+_NO_MATTER = re.compile(r"(position_ids|token_type_ids|\.masked_bias|\.attn\.bias|\.attention\.bias|\.inv_freq)$")
+"""Buffers that models compute, and that old files have."""
+_POOLER = re.compile(r"^pooler\.")
+_OTHER_HEADS = re.compile(r"(^|\.)(pooler|seq_relationship|sop_classifier)\.")
+"""Of pre-training, which models of one task were saved with."""
 _MOST_NAMES = 3
 
 
@@ -176,19 +181,67 @@ def load_pretrained(
     dtype = resolve_dtype(placement, device, config)
     prepare_kernels(placement, device, many_rows=many_rows)
     repository.fetch_weights()
-    with quiet(), told(repository, "the model"):
+    model = read_weights(
+        kind,
+        repository,
+        dtype=dtype,
+        use_safetensors=True,
+        attn_implementation="sdpa" if _has_sdpa(kind, config) else "eager",
+    )
+    return placed(model, device)
+
+
+def read_weights(kind: Any, repository: Repository, *, is_body: bool = False, **options: Any) -> Any:
+    """A model that has all of its weights, and no others: they would be noise, or another model.
+
+    Args:
+        kind: A class of transformers.
+        repository: With all files fetched.
+        is_body: Whether heads, and the pooler, are not asked for.
+        **options: Of ``from_pretrained``.
+
+    Raises:
+        CorruptModelError: tensors are missing, have another shape, or are not the model's.
+        ModelLoadError: the library refused it.
+    """
+    with quiet(), told(repository, "the model"), _refused_early(repository.name, is_body=is_body):
         model, info = kind.from_pretrained(
             repository.path,
-            dtype=dtype,
             trust_remote_code=False,
             local_files_only=True,
-            use_safetensors=True,
-            attn_implementation="sdpa" if _has_sdpa(kind, config) else "eager",
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are told below, by name
+            ignore_mismatched_sizes=True,  # they are told by name
+            **options,
         )
-    check_whole(model, info, repository.name)
-    return placed(model, device)
+    _check_whole(model, info, repository.name, is_body=is_body)
+    return model
+
+
+@contextmanager
+def _refused_early(name: str, *, is_body: bool) -> Iterator[None]:
+    """Look at what is missing as soon as transformers knows: it makes up tensors before it tells, of gigabytes if asked."""
+    plain = transformers.PreTrainedModel._finalize_model_loading
+
+    def checked(model: Any, load_config: Any, info: Any) -> Any:
+        tied = model.all_tied_weights_keys.keys()  # looked at once they are tied
+        told = re.compile("|".join(model._keys_to_ignore_on_load_missing or ["(?!)"]))
+        _refuse("are missing", (key for key in info.missing_keys - tied if not told.search(key)), name, is_body=is_body)
+        _refuse_shapes(info.mismatched_keys, name)
+        return plain(model, load_config, info)
+
+    with replaced(transformers.PreTrainedModel, "_finalize_model_loading", staticmethod(checked)):
+        yield
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Have an attribute of a library be another one; hold the lock of loads."""
+    before = vars(owner)[name]
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 def prepare_kernels(placement: Placement, device: torch.device, *, many_rows: bool) -> None:
@@ -249,28 +302,34 @@ def _has_sdpa(kind: Any, config: dict[str, Any]) -> bool:
     return all(getattr(getattr(transformers, name), "_supports_sdpa", False) for name in names) and bool(names)
 
 
-def check_whole(model: Any, info: dict[str, Any], name: str) -> None:
-    """Refuse a model some of whose tensors were not in its files: they would be noise.
-
-    Raises:
-        CorruptModelError: tensors are missing, or have another shape.
-    """
+def _check_whole(model: Any, info: dict[str, Any], name: str, *, is_body: bool) -> None:
     found = model.state_dict()
     absent = set(info["missing_keys"])
     read = {value.data_ptr() for key, value in found.items() if key not in absent}
-    missing = [
-        key
-        for key in absent
-        if not key.endswith(_FINE_TO_MISS) and not (key in found and found[key].data_ptr() in read)  # tied to one
-    ]
-    mismatched = [str(each[0] if isinstance(each, tuple) else each) for each in info["mismatched_keys"]]
-    for keys, what in ((missing, "are missing"), (mismatched, "have another shape than config.json says")):
-        if keys:
-            shown = ", ".join(sorted(keys)[:_MOST_NAMES])
-            raise CorruptModelError(f"{name}: {len(keys)} tensors {what}, such as {shown}; the model was not used")
-    strange = [key for key, value in found.items() if value.device.type == "meta"]
-    if strange:
-        raise CorruptModelError(f"{name}: {len(strange)} tensors got no values, such as {strange[0]}")
+    not_tied = (key for key in absent if not (key in found and found[key].data_ptr() in read))
+    _refuse("are missing", not_tied, name, is_body=is_body)
+    _refuse_shapes(info["mismatched_keys"], name)
+    strange = {key for key in info["unexpected_keys"] if not _OTHER_HEADS.search(key)}
+    if is_body:  # heads are beside it
+        parts = {part for part, _ in model.named_children()}
+        strange = {key for key in strange if key.removeprefix(f"{model.base_model_prefix}.").split(".")[0] in parts}
+    _refuse("are not of the model that its configuration describes", strange, name, is_body=is_body)
+    unread = [key for key, value in found.items() if value.device.type == "meta"]
+    if unread:
+        raise CorruptModelError(f"{name}: {len(unread)} tensors got no values, such as {unread[0]}")
+
+
+def _refuse_shapes(mismatched: Iterable[Any], name: str) -> None:
+    keys = (str(each[0] if isinstance(each, tuple) else each) for each in mismatched)
+    _refuse("have another shape than its configuration says", keys, name)
+
+
+def _refuse(what: str, keys: Iterable[str], name: str, *, is_body: bool = False) -> None:
+    """Refuse a model for its tensors, but for those that make no difference."""
+    bad = sorted(key for key in keys if not _NO_MATTER.search(key) and not (is_body and _POOLER.search(key)))
+    if bad:
+        shown = ", ".join(bad[:_MOST_NAMES])
+        raise CorruptModelError(f"{name}: {len(bad)} tensors {what}, such as {shown}; the model was not used")
 
 
 def load_tokenizer(repository: Repository) -> Any:

@@ -274,17 +274,7 @@ def _load_body(repository: Repository, placement: Placement, architecture: str |
     dtype = loading.resolve_dtype(placement, device, config)
     loading.prepare_kernels(placement, device, many_rows=True)
     repository.fetch_weights()
-    with loading.quiet(), loading.told(repository, "the model"):
-        model, info = loader.from_pretrained(
-            repository.path,
-            dtype=dtype,
-            trust_remote_code=False,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
-    loading.check_whole(model, {**info, "missing_keys": missing}, name)
+    model = loading.read_weights(loader, repository, is_body=True, dtype=dtype, use_safetensors=True)
     return loading.packed(loading.placed(model, device), placement, repository, many_rows=True)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tabml.text._torch.loading import replaced
 
 Value = TypeVar("Value")
 
@@ -38,21 +40,11 @@ def read_once() -> Iterator[None]:
             self._plain = mapped.view(np.ndarray)
 
     with (
-        _replaced(gguf, "GGUFReader", cache(Reader)),
-        _replaced(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
-        _replaced(reader, "tqdm", _no_bar),  # no setting of transformers reaches this one
+        replaced(gguf, "GGUFReader", cache(Reader)),
+        replaced(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
+        replaced(reader, "tqdm", _no_bar),  # no setting of transformers reaches this one
     ):
         yield
-
-
-@contextmanager
-def _replaced(module: Any, name: str, value: Callable[..., Any]) -> Iterator[None]:
-    before = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)
 
 
 def _no_bar(values: Iterable[Value], **_: object) -> Iterable[Value]:

@@ -16,6 +16,7 @@ _MAX_COUNT = 1024
 _MAX_SIZE = 1 << 24
 _MAX_EXPERTS = 1 << 16
 _MAX_OTHER_SIZE = 1 << 26
+_MAX_LABELS = 1 << 16
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _MODEL_TYPE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SHARD = re.compile(r"[\w.-]+\.safetensors")
@@ -32,6 +33,7 @@ _SIZES = re.compile(r"(size|dim|position|positions|embeddings?|embd|rank|ctx|wid
 _LAYER = re.compile(r"[\w.]+")
 _MAX_PATTERNS, _MAX_ALPHA, _MAX_RANK = 10_000, 65536, 65536
 _PLAIN_BEGINNINGS = (None, True, False, "gaussian", "orthogonal", "eva")
+_LABELS = ("id2label", "label2id")
 _CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
 _ATTENTIONS = (None, "eager", "sdpa")
 
@@ -81,7 +83,11 @@ def _check_values(found: Mapping[str, Any], name: str, depth: int) -> None:
                 isinstance(value, list) and all(isinstance(each, str) and _IDENTIFIER.fullmatch(each) for each in value)
             ):
                 corrupt(name, f"architectures={value!r:.60} must be a list of class names")
+        elif key == "num_labels":
+            _check_range(name, key, value, _MAX_LABELS)
         elif isinstance(value, dict):
+            if key in _LABELS and len(value) > _MAX_LABELS:
+                corrupt(name, f"{key} has {len(value)} labels; the limit is {_MAX_LABELS}")
             _check_values(value, name, depth + 1)
         elif value is not None and _STRICT_COUNTS.fullmatch(key):
             _check_range(name, key, value, _MAX_COUNT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import struct
 from collections.abc import Collection
 from pathlib import Path
@@ -17,6 +18,7 @@ _MAX_LISTED = 4 << 20
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
+_LAYER = re.compile(r"(?:enc\.)?blk\.(\d{1,6})\.")
 _BLOCKS = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 40),
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292), 16: (256, 66),
@@ -48,6 +50,7 @@ class _Gguf:
     def __init__(self, source: BinaryIO, name: str, keep: Collection[str]) -> None:
         self._source, self._name, self._keep = source, name, keep
         self._size = os.fstat(source.fileno()).st_size
+        self._layers: set[str] = set()
         self._kept = 0
         self._listed = 0
 
@@ -68,6 +71,9 @@ class _Gguf:
         if type(alignment) is not int or not 1 <= alignment <= 1 << 20 or alignment & (alignment - 1):
             corrupt(self._name, f"general.alignment={alignment!r:.40} must be a power of two")
         ends = [self._tensor(alignment) for _ in range(tensors)]
+        layers = found.get(f"{found.get('general.architecture')}.block_count")
+        if layers is not None and (type(layers) is not int or layers != len(self._layers)):
+            corrupt(self._name, f"block_count={layers!r:.40}, and there are tensors of {len(self._layers)} layers")
         begin = -(-self._source.tell() // alignment) * alignment
         if begin + max(ends, default=0) > self._size:
             corrupt(self._name, f"ends at byte {self._size}; its tensors need {begin + max(ends, default=0)}")
@@ -132,6 +138,8 @@ class _Gguf:
     def _tensor(self, alignment: int) -> int:
         """Where it ends, from where tensors begin."""
         key = self._text()
+        if layer := _LAYER.match(key):
+            self._layers.add(layer[1])
         dimensions = self._number("<I")
         if dimensions > 4:
             corrupt(self._name, f"{key[:80]!r} has {dimensions} dimensions")

@@ -49,13 +49,17 @@ _SIZE_OF = {
     "BOOL": 8, "F6_E3M2": 6, "F6_E2M3": 6, "F4": 4,
 }  # fmt: skip
 """Bits of an element (the safetensors format, 0.8)."""
+_WEIGHTS = ("F64", "F32", "F16", "BF16")
+_BUFFER = re.compile(r"(_ids|_index|\.masked_bias|\.attn\.bias|\.attention\.bias|num_batches_tracked)$")
+"""What is no weight: places, masks, counts."""
 
 
 def check_safetensors(path: Path, name: str) -> None:
     """A safetensors file, by its header: what a library maps must be there.
 
     Raises:
-        CorruptModelError: header and file contradict each other.
+        CorruptModelError: header and file contradict each other, or weights are whole numbers, which would be read as
+            noise.
     """
     with path.open("rb") as source:
         size = os.fstat(source.fileno()).st_size
@@ -71,6 +75,13 @@ def check_safetensors(path: Path, name: str) -> None:
     if len(header) > _MAX_TENSORS:
         corrupt(name, f"has {len(header)} tensors; the limit is {_MAX_TENSORS}")
     spans = [_span(key, tensor, name) for key, tensor in header.items()]
+    for key, tensor in header.items():
+        if tensor["dtype"] not in _WEIGHTS and not _BUFFER.search(key):
+            corrupt(
+                name,
+                f"{key[:80]!r} is of {tensor['dtype']}, which are no weights but with a quantisation that tabml doesn't "
+                "read; take the plain model and quantization='int8' or 'int4'",
+            )
     at = 0
     for begin, end in sorted(spans):
         if begin != at:
