@@ -415,6 +415,15 @@ PIPELINES: Mapping[str, Pipeline] = {
 """Every pipeline by name. The names of text and audio are the Hugging Face hub's."""
 
 
+_OTHER_NAMES: Mapping[str, str] = {
+    "ner": "token-classification", "sentiment-analysis": "text-classification", "translation-": "translation",
+    "text2text-generation": "summarization", "sentence-similarity": "feature-extraction",
+    "embedding": "feature-extraction", "chat": "text-generation", "conversational": "text-generation",
+    "rerank": "text-ranking",
+}  # fmt: skip
+"""How names begin that the Hugging Face hub, transformers and users have for some."""
+
+
 @cache
 def _plugged_in() -> Mapping[str, Pipeline]:
     """Pipelines of other packages: entry points of the group ``tabml.pipelines``, each a :class:`Pipeline`."""
@@ -437,23 +446,35 @@ def known_pipelines() -> Mapping[str, Pipeline]:
     return {**_plugged_in(), **PIPELINES}
 
 
-def find_pipeline(name: str) -> Pipeline:
+def find_pipeline(name: str, *, argument: Literal["pipeline", "task"] = "pipeline") -> Pipeline:
     """A pipeline by name; ``_`` counts as ``-``, capitals as small letters.
 
+    Args:
+        name: The name.
+        argument: What the caller calls it, for messages: a ``task`` is opened by its name, which pipelines on pictures
+            are not.
+
     Raises:
-        PipelineNotFoundError: there is none of that name.
+        PipelineNotFoundError: there is none of that name; the message lists those there are.
         UnavailableHereError: there is, but not in this release.
+        OptionError: it is no text.
     """
+    if not isinstance(name, str):
+        raise OptionError(f"{argument}={name!r:.80} must be a name, such as 'text-generation'")
     pipelines = known_pipelines()
-    pipeline = pipelines.get(name.lower().replace("_", "-"))
+    plain = name.lower().replace("_", "-")
+    pipeline = pipelines.get(plain)
     if pipeline is None:
         import difflib
 
-        near = difflib.get_close_matches(name.lower(), pipelines, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "see ListPipelines"
-        raise PipelineNotFoundError(f"pipeline={name[:80]!r} is not known; {hint}")
+        there = [each for each in pipelines.values() if not each.reason and (each.factory or argument == "pipeline")]
+        names = [each.name for each in there]
+        other = next((other for begin, other in _OTHER_NAMES.items() if plain.startswith(begin)), None)
+        near = [other] if other else difflib.get_close_matches(plain, names, n=1)
+        hint = f"did you mean {near[0]!r}? There are" if near else "there are"
+        raise PipelineNotFoundError(f"{argument}={name[:80]!r} is not known; {hint}: {', '.join(names)}")
     if pipeline.reason:
-        raise UnavailableHereError(f"pipeline={pipeline.name!r}: {pipeline.reason}")
+        raise UnavailableHereError(f"{argument}={pipeline.name!r}: {pipeline.reason}")
     return pipeline
 
 
@@ -521,7 +542,8 @@ def model_spec(
     if chosen is None:
         if entry is None:
             find(model_id)  # says what there is
-        raise OptionError(f"pipeline='' must be given for model_id={model_id!r}; see ListPipelines")
+        names = ", ".join(one.name for one in known_pipelines().values() if not one.reason)
+        raise OptionError(f"pipeline='' must be given for model_id={model_id!r}; there are: {names}")
     is_text = chosen.family == "text"
     if architecture and not is_text and architecture.lower() not in (chosen.name, model_id.lower()):
         raise OptionError(f"architecture={architecture[:80]!r} must be empty: {chosen.name} has only one")
@@ -645,11 +667,11 @@ def open_pipeline(task: str, model: ModelSource, **options: Any) -> Any:
             ``quantization``, and for ``text-generation`` also ``engine`` and ``context_length``.
 
     Raises:
-        PipelineNotFoundError: there is no such task; the message names a close one.
+        PipelineNotFoundError: there is no such task; the message lists those there are.
         ModelKindError: it is a task on pictures.
         OptionError: an option is not allowed.
     """
-    pipeline = find_pipeline(task)
+    pipeline = find_pipeline(task, argument="task")
     if not pipeline.factory:
         tasks = ", ".join(each.name for each in known_pipelines().values() if each.factory)
         raise ModelKindError(f"task={task!r:.80} is one of {pipeline.family}; tasks that are opened by name: {tasks}")

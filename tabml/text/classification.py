@@ -12,6 +12,7 @@ from tabml.errors import ModelKindError, OptionError
 from tabml.generation.arguments import check_text, check_texts, flag, whole
 from tabml.text._door import text_extra
 from tabml.text._model import TextModel
+from tabml.text.fitting import no_fit
 from tabml.text.repository import Repository
 from tabml.text.results import Classification, LabelScore
 
@@ -46,15 +47,15 @@ class _Classifying(TextModel["Served[NDArray[np.float32]]"]):
     def _build(self, repository: Repository) -> Served[NDArray[np.float32]]:
         with text_extra():
             from tabml.text._torch.encoders import load_served
-        served = load_served(repository, self._placement, architecture=self._architecture, what=type(self).__name__)
+        served = load_served(repository, self._placement, architecture=self._architecture, task=self.task)
         try:
-            self._accept(served, repository.name)
+            self._accept(served, repository)
         except ModelKindError:
             served.close()
             raise
         return served
 
-    def _accept(self, served: Served[NDArray[np.float32]], name: str) -> None:
+    def _accept(self, served: Served[NDArray[np.float32]], repository: Repository) -> None:
         """Raise ModelKindError where the labels don't fit."""
 
     def _free(self, loaded: Served[NDArray[np.float32]]) -> None:
@@ -190,13 +191,10 @@ class ZeroShotClassifier(_Classifying):
             self.classify, texts, labels, hypothesis=hypothesis, multi_label=multi_label, truncate=truncate
         )
 
-    def _accept(self, served: Served[NDArray[np.float32]], name: str) -> None:
+    def _accept(self, served: Served[NDArray[np.float32]], repository: Repository) -> None:
         if len(served.encoder.labels) < 2 or _entailment(served) < 0:
             known = ", ".join(served.encoder.labels[:5])
-            raise ModelKindError(
-                f"{name} has no label 'entailment' (it has {known:.80}), which a ZeroShotClassifier needs; "
-                "use a TextClassifier"
-            )
+            raise no_fit(repository, f"has no label 'entailment' (it has {known:.80}), which {self.task} needs")
 
 
 def _check_room(tokenizer: SafeTokenizer, sentences: list[str]) -> None:

@@ -148,10 +148,9 @@ class TokenClassifier(TextModel["Encoder"]):
         encoder = load_encoder(
             repository,
             "AutoModelForTokenClassification",
-            ("ForTokenClassification",),
             self._placement,
             architecture=self._architecture,
-            what="TokenClassifier",
+            task=self.task,
         )
         if not encoder.tokenizer.native.is_fast:
             encoder.close()

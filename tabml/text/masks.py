@@ -79,10 +79,9 @@ class MaskFiller(TextModel["Encoder"]):
         encoder = load_encoder(
             repository,
             "AutoModelForMaskedLM",
-            ("ForMaskedLM",),
             self._placement,
             architecture=self._architecture,
-            what="MaskFiller",
+            task=self.task,
         )
         if encoder.tokenizer.native.mask_token_id is None:
             encoder.close()

@@ -139,10 +139,9 @@ class QuestionAnswerer(TextModel["Encoder"]):
         encoder = load_encoder(
             repository,
             "AutoModelForQuestionAnswering",
-            ("ForQuestionAnswering",),
             self._placement,
             architecture=self._architecture,
-            what="QuestionAnswerer",
+            task=self.task,
         )
         if not encoder.tokenizer.native.is_fast:
             encoder.close()

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tabml.errors import ModelKindError, OptionError, UnsafeModelError
+from tabml.errors import OptionError, UnsafeModelError
 from tabml.generation.arguments import check_text, check_texts, flag, whole
 from tabml.text._door import text_extra
 from tabml.text._model import TextModel
+from tabml.text.fitting import no_fit
 from tabml.text.repository import Repository
 from tabml.text.results import Ranked
 
@@ -115,13 +116,13 @@ class Reranker(TextModel["_Judge"]):
     def _build(self, repository: Repository) -> _Judge:
         with text_extra():
             from tabml.text._torch.encoders import load_reranker
-        found = load_reranker(repository, self._placement, architecture=self._architecture)
+        found = load_reranker(repository, self._placement, architecture=self._architecture, task=self.task)
         if isinstance(found, tuple):
             return _Judge(found[1], found[0], _ACTIVATIONS["Identity"])
         labels = found.encoder.config.num_labels
         if labels != 1:
             found.close()
-            raise ModelKindError(f"{repository.name} gives {labels} labels, a Reranker needs 1; use a TextClassifier")
+            raise no_fit(repository, f"gives {labels} labels, and {self.task} needs 1")
         return _Judge(found, None, _activation(repository))
 
     def _free(self, loaded: _Judge) -> None:

@@ -14,12 +14,6 @@ from tabml.text.repository import Repository
 if TYPE_CHECKING:
     from tabml.text._torch.seq2seq import Seq2Seq
 
-_ARCHITECTURES = (
-    "BartForConditionalGeneration", "PegasusForConditionalGeneration", "PegasusXForConditionalGeneration",
-    "LEDForConditionalGeneration", "BigBirdPegasusForConditionalGeneration", "MBartForConditionalGeneration",
-    "T5ForConditionalGeneration", "MT5ForConditionalGeneration", "UMT5ForConditionalGeneration",
-    "LongT5ForConditionalGeneration", "ProphetNetForConditionalGeneration",
-)  # fmt: skip
 _T5_PREFIX = "summarize: "
 
 
@@ -93,9 +87,7 @@ class Summarizer(TextModel["Seq2Seq"]):
     def _build(self, repository: Repository) -> Seq2Seq:
         with text_extra():
             from tabml.text._torch.seq2seq import load_seq2seq
-        return load_seq2seq(
-            repository, _ARCHITECTURES, self._placement, architecture=self._architecture, what="Summarizer"
-        )
+        return load_seq2seq(repository, self._placement, architecture=self._architecture, task=self.task)
 
     def _free(self, loaded: Seq2Seq) -> None:
         loaded.close()

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tabml.errors import ModelKindError, OptionError
+from tabml.errors import OptionError
 from tabml.generation.arguments import check_text, flag
 from tabml.text._door import text_extra
 from tabml.text._model import TextModel
+from tabml.text.fitting import check_fits
 from tabml.text.repository import Repository
 from tabml.text.results import Tokens
 
@@ -114,7 +115,7 @@ class Tokenizer(TextModel["_Loaded"]):
 
     def _build(self, repository: Repository) -> _Loaded:
         if repository.is_gguf:
-            raise ModelKindError(f"{repository.name} is a GGUF file, which Tokenizer can't use; TextGenerator can")
+            check_fits(repository, self.task)
         repository.fetch_small()
         with text_extra():
             from tabml.text._torch.encoders import SafeTokenizer

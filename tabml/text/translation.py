@@ -16,14 +16,6 @@ from tabml.text.repository import Repository
 if TYPE_CHECKING:
     from tabml.text._torch.seq2seq import Seq2Seq
 
-_T5_LIKE = (
-    "T5ForConditionalGeneration", "MT5ForConditionalGeneration", "UMT5ForConditionalGeneration",
-    "LongT5ForConditionalGeneration",
-)  # fmt: skip
-_ARCHITECTURES = (
-    "MarianMTModel", "M2M100ForConditionalGeneration", "MBartForConditionalGeneration",
-    "FSMTForConditionalGeneration", *_T5_LIKE,
-)  # fmt: skip
 _NAMES = {
     "ar": "Arabic", "bg": "Bulgarian", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek", "en": "English",
     "es": "Spanish", "et": "Estonian", "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi",
@@ -119,9 +111,7 @@ class Translator(TextModel["Seq2Seq"]):
     def _build(self, repository: Repository) -> Seq2Seq:
         with text_extra():
             from tabml.text._torch.seq2seq import load_seq2seq
-        return load_seq2seq(
-            repository, _ARCHITECTURES, self._placement, architecture=self._architecture, what="Translator"
-        )
+        return load_seq2seq(repository, self._placement, architecture=self._architecture, task=self.task)
 
     def _free(self, loaded: Seq2Seq) -> None:
         loaded.close()

@@ -121,12 +121,12 @@ def test_bad_labels_are_refused(labels: Any, options: dict[str, Any], tiny: Tiny
 @pytest.mark.parametrize(
     ("kind", "recipe", "message"),
     [
-        (TextClassifier, "masked", "MaskFiller"),
-        (TextClassifier, "sentence_bert", "TextEmbedder"),
-        (TextClassifier, "llama_chat", "TextGenerator"),
-        (TextClassifier, "token_classifier", "TokenClassifier"),
-        (ZeroShotClassifier, "classifier", "'entailment'.*TextClassifier"),
-        (ZeroShotClassifier, "question_answerer", "QuestionAnswerer"),
+        (TextClassifier, "masked", "fill-mask"),
+        (TextClassifier, "sentence_bert", "feature-extraction"),
+        (TextClassifier, "llama_chat", "text-generation"),
+        (TextClassifier, "token_classifier", "token-classification"),
+        (ZeroShotClassifier, "classifier", "'entailment'.*text-classification"),
+        (ZeroShotClassifier, "question_answerer", "question-answering"),
     ],
 )
 def test_a_model_of_another_kind_never_gets_a_random_head(

@@ -241,9 +241,9 @@ def copied(source: Path, target: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("recipe", "fits"),
-    [("classifier", "TextClassifier"), ("gpt2", "TextGenerator"), ("t5", "Translator"), ("masked", None)],
+    [("classifier", "text-classification"), ("gpt2", "text-generation"), ("t5", "translation"), ("masked", None)],
 )
-def test_a_model_of_another_kind_names_the_class_that_fits(recipe: str, fits: str | None, tiny: TinyModels) -> None:
+def test_a_model_of_another_kind_names_the_task_that_fits(recipe: str, fits: str | None, tiny: TinyModels) -> None:
     with TextEmbedder(tiny(recipe)) as model:
         if fits is None:
             assert model.embed(["a"]).dimensions == 32
@@ -343,7 +343,7 @@ def test_a_text_without_tokens_is_refused(tiny: TinyModels) -> None:
 def test_a_gguf_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF")
-    with TextEmbedder(path) as model, pytest.raises(ModelKindError, match="TextGenerator"):
+    with TextEmbedder(path) as model, pytest.raises(ModelKindError, match="text-generation"):
         model.load()
 
 

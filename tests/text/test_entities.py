@@ -101,5 +101,5 @@ def test_the_async_twin_gives_the_same(tiny: TinyModels) -> None:
 
 
 def test_a_model_of_another_kind_is_refused(tiny: TinyModels) -> None:
-    with TokenClassifier(tiny("classifier")) as model, pytest.raises(ModelKindError, match="TextClassifier"):
+    with TokenClassifier(tiny("classifier")) as model, pytest.raises(ModelKindError, match="text-classification"):
         model.load()

@@ -65,7 +65,7 @@ def test_the_mask_is_named_when_it_is_missing(tiny: TinyModels) -> None:
         model.fill("no mask")
 
 
-@pytest.mark.parametrize(("recipe", "fits"), [("bert", "TextEmbedder"), ("classifier", "TextClassifier")])
+@pytest.mark.parametrize(("recipe", "fits"), [("bert", "feature-extraction"), ("classifier", "text-classification")])
 def test_a_model_of_another_kind_is_refused(recipe: str, fits: str, tiny: TinyModels) -> None:
     with MaskFiller(tiny(recipe)) as model, pytest.raises(ModelKindError, match=fits):
         model.load()

@@ -108,5 +108,5 @@ def test_the_async_twin_gives_the_same(tiny: TinyModels) -> None:
 
 
 def test_a_model_of_another_kind_is_refused(tiny: TinyModels) -> None:
-    with QuestionAnswerer(tiny("masked")) as model, pytest.raises(ModelKindError, match="MaskFiller"):
+    with QuestionAnswerer(tiny("masked")) as model, pytest.raises(ModelKindError, match="fill-mask"):
         model.load()

@@ -135,10 +135,10 @@ def test_bad_input_is_refused(query: Any, documents: Any, options: dict[str, Any
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ("classifier", "TextClassifier"),
-        ("masked", "MaskFiller"),
-        ("bert", "TextEmbedder"),
-        ("gpt2", "TextGenerator"),
+        ("classifier", "text-classification"),
+        ("masked", "fill-mask"),
+        ("bert", "feature-extraction"),
+        ("gpt2", "text-generation"),
         ("llama_chat", "yes"),
     ],
 )

@@ -162,10 +162,10 @@ def test_a_cancelled_translation_stops_soon(tiny: TinyModels) -> None:
 @pytest.mark.parametrize(
     ("kind", "recipe", "message"),
     [
-        (Translator, "bart", "Summarizer"),
-        (Translator, "llama_chat", "TextGenerator"),
-        (Summarizer, "marian", "Translator"),
-        (Summarizer, "classifier", "TextClassifier"),
+        (Translator, "bart", "summarization"),
+        (Translator, "llama_chat", "text-generation"),
+        (Summarizer, "marian", "translation"),
+        (Summarizer, "classifier", "text-classification"),
     ],
 )
 def test_a_model_of_another_kind_is_refused(

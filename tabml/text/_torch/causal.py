@@ -44,7 +44,7 @@ def load_engine(
         ModelLoadError: the library refused it.
     """
     model = load_pretrained(
-        repository, "AutoModelForCausalLM", placement, architecture=architecture, what="text generation"
+        repository, "AutoModelForCausalLM", placement, architecture=architecture, task="text-generation"
     )
     tokenizer = load_tokenizer(repository)
     return _engine(model, tokenizer, context_length, packed_later(model, placement, repository))

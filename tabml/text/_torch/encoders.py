@@ -24,6 +24,7 @@ from tabml.text._torch.recording import Output, recordings_for
 from tabml.text._torch.stack import stacked
 from tabml.text._torch.teams import disband
 from tabml.text.batching import Batcher, by_length, shares
+from tabml.text.fitting import architectures, check_fits
 from tabml.text.repository import Repository
 
 Value = TypeVar("Value")
@@ -46,42 +47,6 @@ _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "l
 """Models whose first position is the one behind the padding's."""
 
 _OF_TOKENS = ("AutoModelForTokenClassification", "AutoModelForQuestionAnswering", "AutoModelForMaskedLM")
-
-_FITTING = (
-    ("ForSequenceClassification", "TextClassifier"),
-    ("ForTokenClassification", "TokenClassifier"),
-    ("ForQuestionAnswering", "QuestionAnswerer"),
-    ("ForMaskedLM", "MaskFiller"),
-    ("ForCausalLM", "TextGenerator"),
-    ("LMHeadModel", "TextGenerator"),
-    ("ForConditionalGeneration", "Translator or Summarizer"),
-    ("MTModel", "Translator"),
-    ("Model", "TextEmbedder"),
-)
-
-
-def check_kind(repository: Repository, endings: tuple[str, ...], what: str) -> None:
-    """Refuse a model that has another head: the architecture in ``config.json`` decides.
-
-    Args:
-        repository: With the small files fetched.
-        endings: Of the classes that will do, or their names.
-        what: The class of ours, for the message.
-
-    Raises:
-        ModelKindError: it has; the message names the class that fits.
-    """
-    if repository.is_gguf:
-        raise ModelKindError(f"{repository.name} is a GGUF file, which {what} can't use; TextGenerator can")
-    classes = [each for each in repository.config.get("architectures") or [] if isinstance(each, str)]
-    if not classes:
-        return
-    endings_of = [next((pair for pair in _FITTING if each.endswith(pair[0])), ("", "")) for each in classes]
-    if any(each in endings or ending in endings for each, (ending, _) in zip(classes, endings_of, strict=True)):
-        return
-    fits = endings_of[0][1]
-    remedy = f"; use a {fits}" if fits else ""
-    raise ModelKindError(f"{repository.name} is a {classes[0]:.80}, which is no model for {what}{remedy}")
 
 
 def token_limit(tokenizer: Any, config: Any) -> int:
@@ -401,32 +366,29 @@ class Served(Generic[Value]):
 def load_encoder(
     repository: Repository,
     auto: str,
-    endings: tuple[str, ...],
     placement: Placement,
     *,
     architecture: str | None,
-    what: str,
+    task: str,
 ) -> Encoder:
     """A model with a head.
 
     Args:
         repository: Nothing fetched yet.
         auto: The Auto class of transformers.
-        endings: Of the architectures that will do, or their names.
         placement: Where and how.
         architecture: What the caller says it must be.
-        what: The class of ours, for messages.
+        task: The pipeline's name.
 
     Raises:
         ModelKindError: the model has another head.
         CorruptModelError: files contradict each other.
         ModelLoadError: a library refused the model.
     """
-    if repository.is_gguf:
-        check_kind(repository, endings, what)
-    repository.fetch_small()
-    check_kind(repository, endings, what)
-    model = load_pretrained(repository, auto, placement, architecture=architecture, many_rows=True)
+    if not repository.is_gguf:
+        repository.fetch_small()
+    check_fits(repository, task)
+    model = load_pretrained(repository, auto, placement, architecture=architecture, task=task, many_rows=True)
     model = packed(model, placement, repository, many_rows=True)
     tokenizer = load_tokenizer(repository)
     encoder = Encoder(repository.name, SafeTokenizer(tokenizer, token_limit(tokenizer, model.config)), model)
@@ -438,16 +400,11 @@ def load_encoder(
 
 
 def load_served(
-    repository: Repository, placement: Placement, *, architecture: str | None, what: str
+    repository: Repository, placement: Placement, *, architecture: str | None, task: str
 ) -> Served[NDArray[np.float32]]:
     """A classifier of texts or pairs behind a queue; gives the scores of its labels before any activation."""
     encoder = load_encoder(
-        repository,
-        "AutoModelForSequenceClassification",
-        ("ForSequenceClassification",),
-        placement,
-        architecture=architecture,
-        what=what,
+        repository, "AutoModelForSequenceClassification", placement, architecture=architecture, task=task
     )
     return Served(encoder, lambda batch: [outputs[0] for outputs in encoder.logits(batch)])
 
@@ -511,16 +468,13 @@ class YesNoReranker:
 
 
 def load_reranker(
-    repository: Repository, placement: Placement, *, architecture: str | None
+    repository: Repository, placement: Placement, *, architecture: str | None, task: str
 ) -> Served[NDArray[np.float32]] | tuple[YesNoReranker, Served[NDArray[np.float32]]]:
     """A cross-encoder, or a language model that answers yes or no."""
-    if repository.is_gguf:
-        check_kind(repository, (), "Reranker")
-    repository.fetch_small()
-    if not any(str(each).endswith("ForCausalLM") for each in repository.config.get("architectures") or ()):
-        return load_served(repository, placement, architecture=architecture, what="Reranker")
-    encoder = load_encoder(
-        repository, "AutoModelForCausalLM", ("ForCausalLM",), placement, architecture=architecture, what="Reranker"
-    )
+    if not repository.is_gguf:
+        repository.fetch_small()
+    if not any(each.endswith("ForCausalLM") for each in architectures(repository.config)):
+        return load_served(repository, placement, architecture=architecture, task=task)
+    encoder = load_encoder(repository, "AutoModelForCausalLM", placement, architecture=architecture, task=task)
     judge = YesNoReranker(encoder)
     return judge, Served(encoder, judge.compute)

@@ -27,6 +27,7 @@ from tabml.text._model import Placement
 from tabml.text._torch.kernels import door
 from tabml.text._torch.originals import Originals
 from tabml.text._torch.packing import CompiledLinear, packing, packing_suits_many_rows
+from tabml.text.fitting import architectures, no_fit
 from tabml.text.repository import Repository
 
 LOADING = threading.RLock()
@@ -125,25 +126,16 @@ def told(repository: Repository, what: str) -> Iterator[None]:
         ) from problem
 
 
-def check_architecture(config: dict[str, Any], name: str, wanted: str | None, fits: Any, what: str) -> None:
-    """Refuse a model of another kind.
-
-    Args:
-        config: ``config.json``.
-        name: The repository.
-        wanted: What the caller said it must be, or None.
-        fits: Whether a class of ``architectures`` will do; called with its name.
-        what: What the caller wants to do with it.
+def check_architecture(repository: Repository, wanted: str | None) -> None:
+    """Refuse a model of another architecture than the caller said it must be, if one was said.
 
     Raises:
-        ModelKindError: no class of the model fits.
+        ModelKindError: it is of another.
     """
-    classes = [each for each in config.get("architectures") or [] if isinstance(each, str)]
+    config, classes = repository.config, architectures(repository.config)
     kind = config.get("model_type", "")
     if wanted is not None and wanted not in (*classes, kind):
-        raise ModelKindError(f"architecture={wanted!r:.80}: {name} is {', '.join(classes) or kind}")
-    if classes and not any(fits(each) for each in classes):
-        raise ModelKindError(f"{name} is a {', '.join(classes)}, which is no model for {what}")
+        raise ModelKindError(f"architecture={wanted!r:.80}: {repository.name} is {', '.join(classes) or kind}")
 
 
 def load_pretrained(
@@ -151,8 +143,8 @@ def load_pretrained(
     auto: str,
     placement: Placement,
     *,
+    task: str,
     architecture: str | None = None,
-    what: str = "",
     many_rows: bool = False,
 ) -> Any:
     """A model with all of its weights, on its device, as :mod:`transformers` reads it; see :func:`packed`.
@@ -161,8 +153,8 @@ def load_pretrained(
         repository: With the small files fetched; the weights are fetched here.
         auto: The Auto class of transformers.
         placement: Where and how.
+        task: What it is for.
         architecture: What the caller says it must be.
-        what: The task, for messages.
         many_rows: See :func:`packed`.
 
     Raises:
@@ -176,7 +168,10 @@ def load_pretrained(
     known = {entry for group in kind._model_mapping._model_mapping.values() for entry in _classes_of(group)}
     if config.get("model_type") not in transformers.CONFIG_MAPPING:
         raise ModelKindError(f"{repository.name}: model_type={config.get('model_type')!r} is not known to transformers")
-    check_architecture(config, repository.name, architecture, known.__contains__, what or auto)
+    check_architecture(repository, architecture)
+    classes = architectures(config)
+    if classes and not any(each in known for each in classes):
+        raise no_fit(repository, f"is a {', '.join(classes)}, which is no model for {task}")
     device = resolve_device(placement)
     dtype = resolve_dtype(placement, device, config)
     prepare_kernels(placement, device, many_rows=many_rows)

@@ -21,9 +21,10 @@ from tabml.errors import CorruptModelError, ModelKindError, UnsafeModelError
 from tabml.text import checks
 from tabml.text._model import Placement
 from tabml.text._torch import loading
-from tabml.text._torch.encoders import Encoded, Encoder, SafeTokenizer, Served, check_kind, token_limit
+from tabml.text._torch.encoders import Encoded, Encoder, SafeTokenizer, Served, token_limit
 from tabml.text._torch.teams import disband
 from tabml.text._torch.whole import WholeTexts
+from tabml.text.fitting import check_fits, no_fit
 from tabml.text.repository import Repository
 
 _LEGACY_POOLING = {
@@ -38,6 +39,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
     each.__name__: each
     for each in (nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.Sigmoid, nn.SiLU, nn.Softplus, nn.ELU, nn.Mish)
 }
+_TASK = "feature-extraction"
 _ENCODER_ONLY = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 _KNOWN_SETTINGS = {
     "max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name",
@@ -232,11 +234,11 @@ def load_sentence_model(repository: Repository, placement: Placement, *, archite
         ModelLoadError: a library refused it.
     """
     if repository.is_gguf:
-        check_kind(repository, (), "TextEmbedder")
+        check_fits(repository, _TASK)
     repository.fetch_small(sentence=True)
     modules = repository.json("modules.json")
     if modules is None:
-        check_kind(repository, ("Model", "ForMaskedLM"), "TextEmbedder")
+        check_fits(repository, _TASK)
         modules = []
     _check_first(modules, repository.name)
     model = _load_body(repository, placement, architecture)
@@ -266,10 +268,10 @@ def _load_body(repository: Repository, placement: Placement, architecture: str |
     kind = config.get("model_type")
     if kind not in transformers.CONFIG_MAPPING:
         raise ModelKindError(f"{name}: model_type={kind!r:.40} is not known to transformers")
-    loading.check_architecture(config, name, architecture, lambda _: True, "TextEmbedder")
+    loading.check_architecture(repository, architecture)
     loader = getattr(transformers, _ENCODER_ONLY.get(str(kind), "AutoModel"))
     if loader is transformers.AutoModel and config.get("is_encoder_decoder"):
-        raise ModelKindError(f"{name} is an encoder with a decoder, which is no model for TextEmbedder")
+        raise no_fit(repository, f"is an encoder with a decoder, which is no model for {_TASK}")
     device = loading.resolve_device(placement)
     dtype = loading.resolve_dtype(placement, device, config)
     loading.prepare_kernels(placement, device, many_rows=True)

@@ -14,9 +14,10 @@ import transformers
 from tabml.cancellation import Cancellation, current_cancellation
 from tabml.errors import InferenceError, ModelClosedError
 from tabml.text._model import Placement
-from tabml.text._torch.encoders import SafeTokenizer, batch_tokens, check_kind, token_limit
+from tabml.text._torch.encoders import SafeTokenizer, batch_tokens, token_limit
 from tabml.text._torch.loading import load_pretrained, load_tokenizer, packed
 from tabml.text.batching import by_length
+from tabml.text.fitting import check_fits
 from tabml.text.repository import Repository
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")
@@ -188,9 +189,7 @@ class Seq2Seq:
                 raise InferenceError(f"{self.name}: {type(problem).__name__}: {said}") from problem
 
 
-def load_seq2seq(
-    repository: Repository, endings: tuple[str, ...], placement: Placement, *, architecture: str | None, what: str
-) -> Seq2Seq:
+def load_seq2seq(repository: Repository, placement: Placement, *, architecture: str | None, task: str) -> Seq2Seq:
     """A model out of a repository of which nothing is fetched yet.
 
     Raises:
@@ -198,11 +197,10 @@ def load_seq2seq(
         CorruptModelError: files contradict each other.
         ModelLoadError: a library refused the model.
     """
-    if repository.is_gguf:
-        check_kind(repository, endings, what)
-    repository.fetch_small()
-    check_kind(repository, endings, what)
-    model = load_pretrained(repository, "AutoModelForSeq2SeqLM", placement, architecture=architecture)
+    if not repository.is_gguf:
+        repository.fetch_small()
+    check_fits(repository, task)
+    model = load_pretrained(repository, "AutoModelForSeq2SeqLM", placement, architecture=architecture, task=task)
     model = packed(model, placement, repository)
     tokenizer = load_tokenizer(repository)
     return Seq2Seq(repository.name, SafeTokenizer(tokenizer, token_limit(tokenizer, model.config)), model)

@@ -83,8 +83,6 @@ def _check_values(found: Mapping[str, Any], name: str, depth: int) -> None:
                 isinstance(value, list) and all(isinstance(each, str) and _IDENTIFIER.fullmatch(each) for each in value)
             ):
                 corrupt(name, f"architectures={value!r:.60} must be a list of class names")
-        elif key == "num_labels":
-            _check_range(name, key, value, _MAX_LABELS)
         elif isinstance(value, dict):
             if key in _LABELS and len(value) > _MAX_LABELS:
                 corrupt(name, f"{key} has {len(value)} labels; the limit is {_MAX_LABELS}")
@@ -124,6 +122,8 @@ def _check_value(value: Any, name: str, key: str, depth: int) -> None:
 
 def _limit(key: str) -> int:
     """Of a number that may be 0 or negative, as some are to say "none"."""
+    if key == "num_labels":
+        return _MAX_LABELS
     if _SIZES.search(key):
         return _MAX_OTHER_SIZE
     if "experts" in key:
