@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,29 +25,39 @@ def watched(items: Iterable[Item], total: int | None, unit: str) -> Iterator[Ite
 
 
 class Fetching:
-    """A line for each file on its way: what a provider's ``progress`` calls."""
+    """A line for all files on their way: what a provider's ``progress`` calls, from one thread or several."""
 
     def __init__(self) -> None:
         self._bar: Any = None
-        self._name = ""
+        self._lock = threading.Lock()
+        self._files: dict[str, tuple[int, int]] = {}
 
     def __call__(self, name: str, done: int, total: int | None) -> None:
         """One step."""
-        if not sys.stderr.isatty():
-            if name != self._name:
-                print(f"fetching {name}", file=sys.stderr)
-                self._name = name
-            return
-        from tqdm import tqdm
+        with self._lock:
+            is_new = name not in self._files
+            self._files[name] = done, max(done, total or 0)
+            if not sys.stderr.isatty():
+                if is_new:
+                    print(f"fetching {name}", file=sys.stderr)
+                return
+            from tqdm import tqdm
 
-        if name != self._name:
-            self.close()
-            self._bar = tqdm(total=total, unit="B", unit_scale=True, desc=name, leave=False)
-            self._name = name
-        self._bar.update(done - self._bar.n)
+            if self._bar is None:
+                self._bar = tqdm(unit="B", unit_scale=True, leave=False)
+            if is_new:
+                self._bar.set_description(name, refresh=False)
+            self._bar.total = sum(size for _, size in self._files.values())
+            self._bar.update(sum(part for part, _ in self._files.values()) - self._bar.n)
+            if all(part == size for part, size in self._files.values()):
+                self._close()
 
     def close(self) -> None:
-        """Take the line away."""
+        """Take the line away; it goes by itself when all files are here."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
         bar, self._bar = self._bar, None
         if bar is not None:
             bar.close()

@@ -12,6 +12,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from tabml.cli.progress import Fetching
 from tabml.edge.lm import ENDINGS
 from tabml.errors import OptionError
 from tabml.files import FileRef, open_provider
@@ -50,8 +51,13 @@ def run(options: argparse.Namespace) -> int:
             **_only_generators(options),
         }  # fmt: skip
     source = _source(options.model, task, options.files)
-    opened: Any = open_pipeline(task, source, files=open_provider(options.files) if options.files else None, **placing)
-    with opened as model:
+    fetching = Fetching()
+    if options.files:
+        placing["files"] = open_provider(options.files)
+        if task != "litert-lm":
+            placing["progress"] = fetching
+    opened: Any = open_pipeline(task, source, **placing)
+    with fetching, opened as model:
         if options.verb == "chat":
             return _chat(model, options, said)
         if options.verb == "generate":

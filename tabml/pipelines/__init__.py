@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from tabml.edge import LiteLM, LiteModel
-    from tabml.files import FileProvider
+    from tabml.files import FileProvider, Progress
     from tabml.files.sources import ModelSource
     from tabml.lifecycle import LazyModel
     from tabml.text import (
@@ -50,6 +50,9 @@ if TYPE_CHECKING:
         device: str
         dtype: str
         quantization: str | None
+        progress: Progress | None
+        allow_pickle: bool
+        trust_remote_code: bool
 
 
 Value = bool | int | float | str
@@ -664,7 +667,8 @@ def open_pipeline(task: str, model: ModelSource, **options: Any) -> Any:
         task: A name of the families ``text`` and ``edge`` in :func:`known_pipelines`, such as ``text-generation``.
         model: As its class takes it, such as :class:`tabml.text.TextGenerator`.
         **options: Of its class; for text ``files``, ``revision``, ``architecture``, ``device``, ``dtype``,
-            ``quantization``, and for ``text-generation`` also ``engine`` and ``context_length``.
+            ``quantization``, ``progress``, ``allow_pickle``, ``trust_remote_code``, and for ``text-generation`` also
+            ``engine`` and ``context_length``.
 
     Raises:
         PipelineNotFoundError: there is no such task; the message lists those there are.

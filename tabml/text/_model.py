@@ -6,13 +6,13 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypedDict, TypeVar
 
 from tabml.cancellation import in_thread
 from tabml.errors import ModelKindError, OptionError
-from tabml.files import FileProvider
+from tabml.files import FileProvider, Progress
 from tabml.files.sources import ModelSource, resolve
-from tabml.generation.arguments import one_of
+from tabml.generation.arguments import flag, one_of
 from tabml.lifecycle import LazyModel, Loaded
 from tabml.text.repository import Repository
 
@@ -20,8 +20,8 @@ Value = TypeVar("Value")
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("int8", "int4")
-_ENDINGS = (".json", ".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt")
-"""Files that may say which model is meant; pickled weights are refused later, with a reason."""
+_ENDINGS = (".json", ".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+"""Files that may say which model is meant; pickled weights are refused later, with a reason, unless they are allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,12 @@ class Placement:
             one_of("quantization", self.quantization, QUANTIZATIONS)
 
 
+class _Reading(TypedDict):
+    progress: Progress | None
+    allow_pickle: bool
+    trust_remote_code: bool
+
+
 class TextModel(LazyModel[Loaded]):
     """A model as a ``with`` block: the constructor checks options, the first call loads, ``close`` frees.
 
@@ -64,6 +70,9 @@ class TextModel(LazyModel[Loaded]):
         device: str = "auto",
         dtype: str = "auto",
         quantization: str | None = None,
+        progress: Progress | None = None,
+        allow_pickle: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
         """Nothing is fetched yet.
 
@@ -77,6 +86,11 @@ class TextModel(LazyModel[Loaded]):
             dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
             quantization: ``int8`` or ``int4`` weights, on a CPU. Encoders of BERT's kind round activations to 8 bits too with
                 ``int8``, on processors with VNNI.
+            progress: Called with the name of a file, the bytes done and the bytes in all while files are fetched, from
+                several threads; files that lie on this machine are used where they lie.
+            allow_pickle: Read weights that are pickled (``.bin``, ``.pt``, ``.pth``, ``.ckpt``) where there are no others,
+                by torch's reader of plain tensors. A damaged file can still crash a process: only for authors you trust.
+            trust_remote_code: Run the code that the model brings, with all that this program may do: read it first.
 
         Raises:
             OptionError: an option is not allowed.
@@ -85,6 +99,13 @@ class TextModel(LazyModel[Loaded]):
         """
         super().__init__(str(model))
         self._placement = Placement(device=device, dtype=dtype, quantization=quantization)
+        if progress is not None and not callable(progress):
+            raise OptionError(f"progress={progress!r:.60} must be a function of name, bytes done and bytes in all")
+        self._reading: _Reading = {
+            "progress": progress,
+            "allow_pickle": flag("allow_pickle", allow_pickle),
+            "trust_remote_code": flag("trust_remote_code", trust_remote_code),
+        }
         self._architecture = architecture
         self._provider, self._ref = resolve(model, files, revision)
         if Path(self._ref.path).suffix not in _ENDINGS:
@@ -97,7 +118,7 @@ class TextModel(LazyModel[Loaded]):
         """The model out of its files; the repository is closed behind it."""
 
     def _open(self) -> Loaded:
-        with Repository(self._provider, self._ref) as repository:
+        with Repository(self._provider, self._ref, **self._reading) as repository:
             return self._build(repository)
 
     async def _in_thread(self, call: Callable[..., Value], *args: Any, **options: Any) -> Value:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from tabml.errors import OptionError
-from tabml.files import FileProvider
+from tabml.files import FileProvider, Progress
 from tabml.files.sources import ModelSource
 from tabml.generation.arguments import check_text, check_texts, flag, whole
 from tabml.text._door import text_extra
@@ -46,6 +46,9 @@ class TextEmbedder(TextModel["SentenceModel"]):
         device: str = "auto",
         dtype: str = "auto",
         quantization: str | None = None,
+        progress: Progress | None = None,
+        allow_pickle: bool = False,
+        trust_remote_code: bool = False,
         truncate_dim: int | None = None,
     ) -> None:
         """Nothing is fetched yet.
@@ -62,6 +65,9 @@ class TextEmbedder(TextModel["SentenceModel"]):
                 ``int8`` models of BERT's kind round activations to 8 bits too, on a processor with VNNI (AVX512-VNNI,
                 AVX-VNNI), which is twice as quick for many texts as well (all-MiniLM-L6-v2: cosines of 0.997 and more);
                 elsewhere many texts are slower.
+            progress: See :class:`TextModel`.
+            allow_pickle: See :class:`TextModel`.
+            trust_remote_code: See :class:`TextModel`.
             truncate_dim: ``dimensions`` of calls that don't give their own.
 
         Raises:
@@ -77,6 +83,9 @@ class TextEmbedder(TextModel["SentenceModel"]):
             device=device,
             dtype=dtype,
             quantization=quantization,
+            progress=progress,
+            allow_pickle=allow_pickle,
+            trust_remote_code=trust_remote_code,
         )
         self._truncate_dim = None if truncate_dim is None else whole("truncate_dim", truncate_dim, 1, _MOST_DIMENSIONS)
 

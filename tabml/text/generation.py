@@ -10,7 +10,7 @@ from typing import Any
 
 from tabml.cancellation import Cancellation, current_cancellation
 from tabml.errors import ModelKindError, OptionError
-from tabml.files import FileProvider
+from tabml.files import FileProvider, Progress
 from tabml.files.sources import ModelSource, resolve
 from tabml.generation.arguments import check_text, flag, one_of, whole
 from tabml.generation.generator import Generator
@@ -71,6 +71,9 @@ class TextGenerator(TextModel[_Open], Generator):
         device: str = "auto",
         dtype: str = "auto",
         quantization: str | None = None,
+        progress: Progress | None = None,
+        allow_pickle: bool = False,
+        trust_remote_code: bool = False,
         context_length: int | None = None,
         adapters: Mapping[str, ModelSource] | None = None,
     ) -> None:
@@ -89,6 +92,9 @@ class TextGenerator(TextModel[_Open], Generator):
             quantization: ``int8`` or ``int4`` weights, on a CPU, by torch: quicker still. The weights of GGUF are unpacked
                 first. The first load on a machine takes some ten seconds longer, as that with ``float16`` does: kernels
                 for its processor are compiled.
+            progress: See :class:`TextModel`.
+            allow_pickle: See :class:`TextModel`; of adapters too.
+            trust_remote_code: See :class:`TextModel`.
             context_length: Tokens of prompt and answer together; the model's own when None, with llama.cpp 8,192 at
                 the most, because there they cost memory from the load on.
             adapters: LoRA adapters by name, see :meth:`load_adapter`; with engine torch.
@@ -100,7 +106,7 @@ class TextGenerator(TextModel[_Open], Generator):
         """
         super().__init__(
             model, files=files, revision=revision, architecture=architecture, device=device, dtype=dtype,
-            quantization=quantization,
+            quantization=quantization, progress=progress, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code,
         )  # fmt: skip
         self._files = files
         self._engine = one_of("engine", engine, ("auto", *ENGINES))
@@ -226,7 +232,9 @@ class TextGenerator(TextModel[_Open], Generator):
     ) -> None:
         if not isinstance(engine, Adapting):
             raise OptionError(f"adapters are not possible with {engine.name}; use engine='torch'")
-        with Repository(*resolve(adapter, files, revision, begin=ADAPTER_CONFIG, what="adapter")) as repository:
+        with Repository(
+            *resolve(adapter, files, revision, begin=ADAPTER_CONFIG, what="adapter"), **self._reading
+        ) as repository:
             repository.fetch_adapter()
             engine.load_adapter(repository, name)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tabml.cancellation import current_cancellation
 from tabml.errors import CorruptModelError, ModelFileNotFoundError, UnsafeModelError
-from tabml.files import FileProvider, FileRef, MemoryFile, Snapshot
+from tabml.files import FileProvider, FileRef, MemoryFile, Progress, Snapshot
 from tabml.text import checks
+from tabml.text._door import text_extra
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,28 +32,48 @@ _CONFIGS = ("config.json", "generation_config.json")
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
 _SHARDS_AT_ONCE = 2  # one fills the gaps of the other; more are slower, and their buffers are memory
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "model.ckpt", "flax_model.msgpack")
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_OF_TRAINING = re.compile(r"(^|/)(training_args|optimizer|scheduler|rng_state|scaler|trainer_state)[\w-]*\.\w+$")
+"""Files that are pickled too, and are no weights."""
+_SHARD_OF = re.compile(r"(-\d+-of-\d+)?\.\w+$")
 
 
 class Repository:
     """The files of one model as a folder in memory; closed once the model is built."""
 
-    def __init__(self, provider: FileProvider, ref: FileRef) -> None:
+    def __init__(
+        self,
+        provider: FileProvider,
+        ref: FileRef,
+        *,
+        progress: Progress | None = None,
+        allow_pickle: bool = False,
+        trust_remote_code: bool = False,
+    ) -> None:
         """Nothing is fetched yet.
 
         Args:
             provider: Where files come from.
-            ref: ``config.json`` of a model in the layout of transformers, or a GGUF file.
+            ref: ``config.json`` of a model in the layout of transformers, a file of weights beside it, or a GGUF file.
+            progress: Called with name, bytes done and bytes in all, from several threads.
+            allow_pickle: Read pickled weights where there are no others.
+            trust_remote_code: Fetch and run the code that the model brings.
         """
-        self._folder = Snapshot(provider, ref.repo, revision=ref.revision, cancellation=current_cancellation())
+        self._folder = Snapshot(
+            provider, ref.repo, revision=ref.revision, cancellation=current_cancellation(), progress=progress
+        )
+        self._allow_pickle = allow_pickle
+        self.trust_remote_code = trust_remote_code
+        """Whether code of the repository may run."""
         self.ref = ref
         """What the model begins with."""
         self.config: dict[str, Any] = {}
         """``config.json``, checked; empty for GGUF."""
         self.metadata: dict[str, Any] = {}
         """Of a GGUF file, once it is fetched."""
-        self._inside = ""
+        self._inside = "" if self.is_gguf else ref.path.rpartition("/")[0]
         self._shards: list[str] = []
+        self._unpickled: MemoryFile | None = None
 
     @property
     def root(self) -> Path:
@@ -108,11 +131,24 @@ class Repository:
         beside = [f"{folder}/{name}" for folder in folders for name in ("config.json", _WEIGHTS)]
         self._folder.add([self.own("config.json")], optional=[*small, *beside])
         where = f"{self.name}/{self._inside}" if self._inside else self.name
-        self.config = checks.check_config(self.json(self.own("config.json")), where)
+        trusts_code = self.trust_remote_code
+        self.config = checks.check_config(self.json(self.own("config.json")), where, trusts_code=trusts_code)
         checks.check_generation_config(self.json(self.own("generation_config.json")), where)
-        checks.check_tokenizer_config(self.json(self.own("tokenizer_config.json")), where)
+        tokenizer = self.json(self.own("tokenizer_config.json"))
+        checks.check_tokenizer_config(tokenizer, where, trusts_code=trusts_code)
+        if trusts_code:
+            self._fetch_code(checks.modules_of(self.config, where) | checks.modules_of(tokenizer or {}, where))
         if self.own("tokenizer.json") in self._folder:
             checks.check_tokenizer(self._folder.read(self.own("tokenizer.json"), checks.MAX_TOKENIZER_BYTES), where)
+
+    def _fetch_code(self, named: set[str]) -> None:
+        """The files of code, and those beside them, which they may import."""
+        if not named:
+            return
+        self._folder.add(map(self.own, named))
+        with suppress(ModelFileNotFoundError, NotImplementedError):  # a provider that can't list
+            beside = self._folder.listed(self.own("*.py"))
+            self._folder.add([name for name in beside if name.rpartition("/")[0] == self._inside])
 
     def _fetch_layout(self) -> list[str]:
         """The folders of ``modules.json``, without the one of the model itself, which it may put inside."""
@@ -128,30 +164,38 @@ class Repository:
         return [folder for folder in folders if folder != self._inside]
 
     def fetch_weights(self) -> None:
-        """The weights: one safetensors file, or those of an index, or the one GGUF file.
+        """The weights: the file that was meant, one safetensors file, or those of an index, or the one GGUF file.
 
         Raises:
             ModelFileNotFoundError: there are none.
-            UnsafeModelError: there are only pickled ones.
+            UnsafeModelError: there are only pickled ones, which are not allowed.
             CorruptModelError: the index names something else than weights.
         """
         if self.is_gguf:
             self._folder.add([self.ref.path])
             self.metadata = checks.check_gguf(self.root / self.ref.path, self.name, GGUF_LISTS)
             return
+        self._shards = self._fetch_shards()
+        for shard in self._shards:
+            checks.check_safetensors(self.root / shard, f"{self.name}/{shard}")
+
+    def _fetch_shards(self) -> list[str]:
         index, whole = self.own(_INDEX), self.own(_WEIGHTS)
-        self._folder.add(optional=[index])
+        meant = self.ref.path
+        if meant.endswith(_PICKLED):
+            return self._fetch_pickled([meant])
+        if meant.endswith(".safetensors") and meant != whole:
+            self._folder.add([meant])
+            self._folder.link(whole, self.root / meant)
+            return [meant]
+        if meant != whole:
+            self._folder.add(optional=[index])
         if index in self._folder:
             shards = [self.own(shard) for shard in checks.check_index(self.json(index), self.name)]
             self._folder.add(shards, at_once=_SHARDS_AT_ONCE)
-        else:
-            self._folder.add(optional=[whole])
-            shards = [whole]
-            if whole not in self._folder:
-                self._say_what_is_missing()
-        self._shards = shards
-        for shard in shards:
-            checks.check_safetensors(self.root / shard, f"{self.name}/{shard}")
+            return shards
+        self._folder.add(optional=[whole])
+        return [whole] if whole in self._folder else self._fetch_pickled(self._pickled(_WEIGHTS))
 
     def fetch_adapter(self) -> None:
         """``adapter_config.json``, which becomes :attr:`config`, and the weights of a LoRA adapter.
@@ -164,28 +208,51 @@ class Repository:
         self._folder.add([ADAPTER_CONFIG], optional=[ADAPTER_WEIGHTS])
         self.config = checks.check_adapter_config(self.json(ADAPTER_CONFIG), self.name)
         if ADAPTER_WEIGHTS not in self._folder:
-            raise ModelFileNotFoundError(f"{self.name} has no {ADAPTER_WEIGHTS}; pickled weights are not read")
+            self._fetch_pickled(self._pickled(ADAPTER_WEIGHTS), ADAPTER_WEIGHTS)
         checks.check_safetensors(self.path / ADAPTER_WEIGHTS, f"{self.name}/{ADAPTER_WEIGHTS}")
 
     def take_weights(self) -> list[MemoryFile]:
         """The files of the weights that are in memory for this model alone: it may drop what it has copied."""
         return self._folder.take(self._shards)
 
-    def _say_what_is_missing(self) -> None:
-        try:
-            present = [name for name in self._folder.listed("*") if name in _PICKLES or name.endswith((".pt", ".pth"))]
-        except (ModelFileNotFoundError, NotImplementedError):
-            present = []
-        if present:
+    def _pickled(self, instead_of: str) -> list[str]:
+        """The files of pickled weights that the repository has in the place of others.
+
+        Raises:
+            ModelFileNotFoundError: it has none of them either.
+        """
+        stem = instead_of.partition(".")[0]
+        found: list[str] = []
+        with suppress(ModelFileNotFoundError, NotImplementedError):
+            listed = [name for name in self._folder.listed("*") if name.rpartition("/")[0] == self._inside]
+            found = sorted(name for name in listed if name.endswith(_PICKLED) and not _OF_TRAINING.search(name))
+        named = [name for name in found if _SHARD_OF.sub("", name.rpartition("/")[2]) in (f"pytorch_{stem}", stem)]
+        if not found:
+            raise ModelFileNotFoundError(f"{self.name} has neither {self.own(instead_of)} nor an index of such files")
+        return named or found
+
+    def _fetch_pickled(self, names: list[str], to: str = _WEIGHTS) -> list[str]:
+        """Pickled weights as one safetensors file in memory.
+
+        Raises:
+            UnsafeModelError: they are not allowed, or hold something else than tensors.
+        """
+        if not self._allow_pickle:
             raise UnsafeModelError(
-                f"{self.name} has its weights only as {present[0]}, which can run code when it is read; "
-                "take a revision with safetensors"
+                f"{self.name} has its weights as {names[0]}, a format that can run code when it is read; "
+                "take a revision with safetensors, or give allow_pickle=True if you trust its author"
             )
-        raise ModelFileNotFoundError(f"{self.name} has neither {_WEIGHTS} nor {_INDEX}")
+        with text_extra():
+            from tabml.text._torch.pickles import unpickled
+        self._folder.add(names, at_once=_SHARDS_AT_ONCE)
+        self._unpickled = unpickled([self.root / name for name in names], self.name)
+        self._folder.link(self.own(to), self._unpickled.path)
+        return [self.own(to)]
 
     def close(self) -> None:
         """Let go of the files; what was mapped of them stays valid."""
         self._folder.close()
+        self._unpickled = None
 
     def __enter__(self) -> Self:
         return self

@@ -9,18 +9,20 @@ from __future__ import annotations
 import logging
 import os
 import re
+import tempfile
 import threading
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 import torch
 import transformers
+from transformers import dynamic_module_utils
 
 from tabml.errors import CorruptModelError, ModelKindError, ModelLoadError, OptionError, TabmlError
 from tabml.text._model import Placement
@@ -166,11 +168,12 @@ def load_pretrained(
     kind = getattr(transformers, auto)
     config = repository.config
     known = {entry for group in kind._model_mapping._model_mapping.values() for entry in _classes_of(group)}
-    if config.get("model_type") not in transformers.CONFIG_MAPPING:
+    is_own = brings_code(repository, auto)
+    if not is_own and config.get("model_type") not in transformers.CONFIG_MAPPING:
         raise ModelKindError(f"{repository.name}: model_type={config.get('model_type')!r} is not known to transformers")
     check_architecture(repository, architecture)
     classes = architectures(config)
-    if classes and not any(each in known for each in classes):
+    if classes and not is_own and not any(each in known for each in classes):
         raise no_fit(repository, f"is a {', '.join(classes)}, which is no model for {task}")
     device = resolve_device(placement)
     dtype = resolve_dtype(placement, device, config)
@@ -186,6 +189,11 @@ def load_pretrained(
     return placed(model, device)
 
 
+def brings_code(repository: Repository, auto: str) -> bool:
+    """Whether the model's class is code of the repository, which may run."""
+    return repository.trust_remote_code and auto in (repository.config.get("auto_map") or {})
+
+
 def read_weights(kind: Any, repository: Repository, *, is_body: bool = False, **options: Any) -> Any:
     """A model that has all of its weights, and no others: they would be noise, or another model.
 
@@ -199,10 +207,15 @@ def read_weights(kind: Any, repository: Repository, *, is_body: bool = False, **
         CorruptModelError: tensors are missing, have another shape, or are not the model's.
         ModelLoadError: the library refused it.
     """
-    with quiet(), told(repository, "the model"), _refused_early(repository.name, is_body=is_body):
+    with (
+        quiet(),
+        told(repository, "the model"),
+        _own_code(repository),
+        _refused_early(repository.name, is_body=is_body),
+    ):
         model, info = kind.from_pretrained(
             repository.path,
-            trust_remote_code=False,
+            trust_remote_code=repository.trust_remote_code,
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are told by name
@@ -226,6 +239,21 @@ def _refused_early(name: str, *, is_body: bool) -> Iterator[None]:
 
     with replaced(transformers.PreTrainedModel, "_finalize_model_loading", staticmethod(checked)):
         yield
+
+
+@contextmanager
+def _own_code(repository: Repository) -> Iterator[None]:
+    """Have transformers copy the code that a repository brings, if it may run, into a folder that goes with the process."""
+    if not repository.trust_remote_code:
+        yield
+        return
+    with replaced(dynamic_module_utils, "HF_MODULES_CACHE", _folder_of_code().name):
+        yield
+
+
+@cache
+def _folder_of_code() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="tabml-code-")
 
 
 @contextmanager
@@ -333,7 +361,7 @@ def load_tokenizer(repository: Repository) -> Any:
     Raises:
         ModelLoadError: the library refused it.
     """
-    with quiet(), told(repository, "the tokenizer"):
+    with quiet(), told(repository, "the tokenizer"), _own_code(repository):
         return transformers.AutoTokenizer.from_pretrained(
-            repository.path, trust_remote_code=False, local_files_only=True
+            repository.path, trust_remote_code=repository.trust_remote_code, local_files_only=True
         )

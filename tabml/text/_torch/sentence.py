@@ -266,10 +266,11 @@ def _load_body(repository: Repository, placement: Placement, architecture: str |
     """The model without a head, whatever head it was saved with."""
     config, name = repository.config, repository.name
     kind = config.get("model_type")
-    if kind not in transformers.CONFIG_MAPPING:
+    is_own = loading.brings_code(repository, "AutoModel")
+    if not is_own and kind not in transformers.CONFIG_MAPPING:
         raise ModelKindError(f"{name}: model_type={kind!r:.40} is not known to transformers")
     loading.check_architecture(repository, architecture)
-    loader = getattr(transformers, _ENCODER_ONLY.get(str(kind), "AutoModel"))
+    loader = getattr(transformers, "AutoModel" if is_own else _ENCODER_ONLY.get(str(kind), "AutoModel"))
     if loader is transformers.AutoModel and config.get("is_encoder_decoder"):
         raise no_fit(repository, f"is an encoder with a decoder, which is no model for {_TASK}")
     device = loading.resolve_device(placement)

@@ -10,6 +10,7 @@ from tabml.text.checks.configurations import (
     check_generation_config,
     check_modules,
     check_tokenizer_config,
+    modules_of,
 )
 from tabml.text.checks.gguf_header import check_gguf
 from tabml.text.checks.tensors import check_index, check_safetensors
@@ -30,4 +31,5 @@ __all__ = [
     "check_safetensors",
     "check_tokenizer",
     "check_tokenizer_config",
+    "modules_of",
 ]

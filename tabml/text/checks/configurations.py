@@ -34,18 +34,46 @@ _LAYER = re.compile(r"[\w.]+")
 _MAX_PATTERNS, _MAX_ALPHA, _MAX_RANK = 10_000, 65536, 65536
 _PLAIN_BEGINNINGS = (None, True, False, "gaussian", "orthogonal", "eva")
 _LABELS = ("id2label", "label2id")
+_CLASS_OF_CODE = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*", re.ASCII)
 _CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
 _ATTENTIONS = (None, "eager", "sdpa")
 
 
-def _refuse_code(found: Mapping[str, Any], name: str) -> None:
+def _refuse_code(found: Mapping[str, Any], name: str, *, is_trusted: bool = False) -> None:
     for key in _CODE_KEYS:
-        if found.get(key):
-            unsafe(name, f"{key} asks for code of the repository to run, which tabml never does")
+        if found.get(key) and not (is_trusted and key == "auto_map"):
+            unsafe(
+                name, f"{key} asks for code of the repository to run, which tabml does for trust_remote_code=True alone"
+            )
+    if is_trusted and found.get("auto_map") is not None:
+        modules_of(found, name)
 
 
-def check_config(config: Any, repo: str) -> dict[str, Any]:
+def modules_of(found: Mapping[str, Any], name: str) -> set[str]:
+    """The files of code that ``auto_map`` names, which lie beside the configuration.
+
+    Raises:
+        CorruptModelError: ``auto_map`` is not what it should be.
+        UnsafeModelError: it names code of another repository.
+    """
+    files = set()
+    for said in object_of(found.get("auto_map") or {}, f"{name}: auto_map").values():
+        for each in said if isinstance(said, list) else [said]:
+            if each is None:
+                continue
+            if not isinstance(each, str) or not _CLASS_OF_CODE.fullmatch(each):
+                unsafe(name, f"auto_map names {each!r:.80}, which must be a class of a file beside it, as 'file.Class'")
+            files.add(f"{each.partition('.')[0]}.py")
+    return files
+
+
+def check_config(config: Any, repo: str, *, trusts_code: bool = False) -> dict[str, Any]:
     """``config.json``, when a library can be trusted with it.
+
+    Args:
+        config: Its content.
+        repo: For messages.
+        trusts_code: Whether code of the repository may run.
 
     Raises:
         CorruptModelError: it is no object, or a number in it is impossible.
@@ -56,15 +84,15 @@ def check_config(config: Any, repo: str) -> dict[str, Any]:
     weights = found.get("transformers_weights")
     if weights is not None and not (isinstance(weights, str) and _SHARD.fullmatch(weights)):
         unsafe(name, f"transformers_weights={weights!r:.60} must be the plain name of a .safetensors file")
-    _check_values(found, name, 0)
+    _check_values(found, name, 0, trusts_code=trusts_code)
     return found
 
 
-def _check_values(found: Mapping[str, Any], name: str, depth: int) -> None:
+def _check_values(found: Mapping[str, Any], name: str, depth: int, *, trusts_code: bool = False) -> None:
     """An object of a configuration and those in it."""
     if depth > _MAX_DEPTH:
         corrupt(name, f"is nested more than {_MAX_DEPTH} times")
-    _refuse_code(found, name)
+    _refuse_code(found, name, is_trusted=trusts_code and depth == 0)
     for key, value in found.items():
         if "attn_implementation" in key:
             if isinstance(value, list | dict) or value not in _ATTENTIONS:
@@ -205,8 +233,13 @@ def check_generation_config(config: Any, repo: str) -> None:
 _CONTENTS = ("vocab", "merges", "tokenizer_object")
 
 
-def check_tokenizer_config(config: Any, repo: str) -> None:
+def check_tokenizer_config(config: Any, repo: str, *, trusts_code: bool = False) -> None:
     """``tokenizer_config.json``, where there is one.
+
+    Args:
+        config: Its content.
+        repo: For messages.
+        trusts_code: Whether code of the repository may run.
 
     Raises:
         CorruptModelError: it is not what it should be.
@@ -216,7 +249,7 @@ def check_tokenizer_config(config: Any, repo: str) -> None:
         return
     name = f"{repo}/tokenizer_config.json"
     found = object_of(config, name)
-    _refuse_code(found, name)
+    _refuse_code(found, name, is_trusted=trusts_code)
     kind = found.get("tokenizer_class")
     if kind is not None and not (isinstance(kind, str) and _IDENTIFIER.fullmatch(kind)):
         corrupt(name, f"tokenizer_class={kind!r:.60} must be a class name")
