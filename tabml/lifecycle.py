@@ -7,12 +7,15 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from tabml.errors import ModelClosedError
+from tabml.cancellation import Cancellation, current_cancellation
+from tabml.errors import CallCancelledError, ModelClosedError
 
 if TYPE_CHECKING:
     from typing import Self
 
 Loaded = TypeVar("Loaded")
+
+_POLL_S = 0.1
 
 
 class LazyModel(ABC, Generic[Loaded]):
@@ -28,6 +31,7 @@ class LazyModel(ABC, Generic[Loaded]):
         self._loading = threading.Lock()
         self._loaded: Loaded | None = None
         self._closed = False
+        self._load: Cancellation | None = None
 
     @abstractmethod
     def _open(self) -> Loaded:
@@ -60,9 +64,11 @@ class LazyModel(ABC, Generic[Loaded]):
         return self
 
     def close(self) -> None:
-        """Free the model; calls that run end first. Twice is fine."""
+        """Free the model; calls that run end first, and a load that runs is given up. Twice is fine."""
+        self._closed = True
+        if (running := self._load) is not None:
+            running.cancel("the model was closed")
         with self._loading:
-            self._closed = True
             loaded, self._loaded = self._loaded, None
         if loaded is not None:
             self._free(loaded)
@@ -83,9 +89,32 @@ class LazyModel(ABC, Generic[Loaded]):
         loaded = self._loaded
         if loaded is not None:
             return loaded
-        with self._loading:
-            if self._closed:
-                raise ModelClosedError(f"this {type(self).__name__} is closed; open a new one")
+        outer = current_cancellation() or Cancellation()
+        while not self._loading.acquire(timeout=_POLL_S):  # while another one loads it
+            outer.check()
+        try:
+            self._check_open()
             if self._loaded is None:
-                self._loaded = self._open()
+                self._loaded = self._open_for(outer)
             return self._loaded
+        finally:
+            self._loading.release()
+
+    def _open_for(self, outer: Cancellation) -> Loaded:
+        """Open the model unless the one who asks, or whoever closes it, says no meanwhile."""
+        self._load = load = Cancellation()
+        forget = outer.on_cancel(load.cancel)
+        try:
+            with load.bound():
+                self._check_open()
+                return self._open()
+        except CallCancelledError:
+            self._check_open()
+            raise
+        finally:
+            forget()
+            self._load = None
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ModelClosedError(f"this {type(self).__name__} is closed; open a new one")

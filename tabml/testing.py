@@ -20,7 +20,8 @@ import pytest
 from hypothesis import strategies as st
 
 from tabml.errors import InvalidNameError, ModelFileNotFoundError
-from tabml.files.types import FileProvider, FileRef, check_name, read_bytes
+from tabml.files.asking import read_bytes
+from tabml.files.types import FileProvider, FileRef, check_name
 
 EXAMPLE_FILES: Mapping[tuple[str, str], bytes] = MappingProxyType(
     {

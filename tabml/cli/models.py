@@ -11,9 +11,9 @@ from tabml.cli import report
 from tabml.cli.progress import Fetching
 from tabml.errors import TabmlError
 from tabml.files import cache_folder
+from tabml.files.asking import read_bytes
 from tabml.files.caching import CachingProvider
 from tabml.files.catalog import CatalogEntry, CatalogProvider, find, load_catalog
-from tabml.files.types import read_bytes
 
 DEFAULTS = (
     "face_detector", "face_landmarker", "gesture_recognizer", "pose_landmarker_full", "selfie_segmenter",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tabml.errors import ModelFileNotFoundError, OptionError, ProviderAccessError, ProviderError, TabmlError
+from tabml.files.asking import read_bytes
 from tabml.files.types import (
     Checksums,
     FileInfo,
@@ -18,7 +19,6 @@ from tabml.files.types import (
     LocalFiles,
     MappedFiles,
     Progress,
-    read_bytes,
     verify,
 )
 

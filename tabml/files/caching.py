@@ -17,6 +17,7 @@ from typing import BinaryIO, cast
 from weakref import WeakValueDictionary
 
 from tabml.errors import CorruptModelError, OptionError, ProviderError, ProviderUnavailableError
+from tabml.files import asking
 from tabml.files.local import open_regular
 from tabml.files.types import Checksums, FileInfo, FileProvider, FileRef, FileStream, chunks_of, stream_of
 
@@ -100,7 +101,7 @@ class CachingProvider:
 
     def list(self, repo: str, revision: str | None = None) -> Sequence[FileInfo]:
         """What the inner provider lists."""
-        return self._inner.list(repo, revision)
+        return asking.listed(self._inner, repo, revision)
 
     def kept(self, ref: FileRef) -> bytes | None:
         """The file, checked, when it is cached."""
@@ -175,8 +176,8 @@ class CachingProvider:
         """Write what the inner provider gives; its length and checksum, both as promised."""
         promised = self._promised(ref)
         size, running = 0, hashlib.sha256()
-        with self._inner.open(ref) as stream:
-            for chunk in stream:
+        with asking.opened(self._inner, ref) as stream:
+            for chunk in asking.chunks(stream, ref):
                 size += len(chunk)
                 running.update(chunk)
                 try:

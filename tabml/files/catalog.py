@@ -23,6 +23,7 @@ from tabml.errors import (
     ProviderTimeoutError,
     ProviderUnavailableError,
 )
+from tabml.files.asking import read_bytes
 from tabml.files.types import (
     FileInfo,
     FileProvider,
@@ -31,7 +32,6 @@ from tabml.files.types import (
     KeepsFiles,
     Progress,
     check_name,
-    read_bytes,
     stream_of,
     verify,
 )

@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 
 from tabml.cancellation import Cancellation
 from tabml.errors import CapacityError, ModelClosedError, ProviderError, ProviderUnavailableError
+from tabml.files import asking
 from tabml.files.types import (
     CHUNK_BYTES,
     Checksums,
@@ -25,7 +26,6 @@ from tabml.files.types import (
     FileProvider,
     FileRef,
     FileStream,
-    LocalFiles,
     Progress,
     verify,
 )
@@ -197,7 +197,7 @@ class ResidentFiles:
         cancellation.check()
         file = MemoryFile(ref.path)
         try:
-            with cancellation.bound(), self._inner.open(ref) as stream:
+            with cancellation.bound(), asking.opened(self._inner, ref) as stream:
                 forget = cancellation.on_cancel(stream.cancel)
                 try:
                     self._receive(ref, stream, file, cancellation, progress)
@@ -216,7 +216,7 @@ class ResidentFiles:
     def _receive(
         self, ref: FileRef, stream: FileStream, file: MemoryFile, cancellation: Cancellation, progress: Progress | None
     ) -> None:
-        for chunk in stream:
+        for chunk in asking.chunks(stream, ref):
             cancellation.check()
             if file.size + len(chunk) > self._max_bytes:
                 raise ProviderError(f"{ref} is larger than max_bytes={self._max_bytes}")
@@ -331,12 +331,11 @@ class HeldFiles:
 
     def list(self, repo: str, revision: str | None = None) -> Sequence[FileInfo]:
         """What the provider lists."""
-        return self._resident.inner.list(repo, revision)
+        return asking.listed(self._resident.inner, repo, revision)
 
     def local_path(self, ref: FileRef) -> Path | None:
         """The file itself, where the provider has it on disk."""
-        inner = self._resident.inner
-        return inner.local_path(ref) if isinstance(inner, LocalFiles) else None
+        return asking.local_path(self._resident.inner, ref)
 
     def close(self) -> None:
         """Let go of all files."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar, runtime_checkable
 
-from tabml.errors import CorruptModelError, InvalidNameError, ProviderError, ProviderUnavailableError
+from tabml.errors import CorruptModelError, InvalidNameError
 
 if TYPE_CHECKING:
     from typing import Self
@@ -18,7 +18,7 @@ CHUNK_BYTES = 1 << 20
 """The usual length of a chunk."""
 MAX_NAME = 1024
 MAX_MODEL_BYTES = 2 << 30
-"""What :func:`read_bytes` accepts at the most unless told otherwise."""
+"""What ``read_bytes`` accepts at the most unless told otherwise."""
 
 Progress = Callable[[str, int, int | None], None]
 """Called with a name, the bytes done, and the bytes in all where known."""
@@ -194,26 +194,6 @@ class Checksums(Protocol):
     def sha256(self, ref: FileRef) -> str | None:
         """Lower-case hexadecimal, or None when unknown."""
         ...
-
-
-def read_bytes(provider: FileProvider, ref: FileRef, *, max_bytes: int = MAX_MODEL_BYTES) -> bytes:
-    """The whole file.
-
-    Raises:
-        ProviderUnavailableError: fewer or more bytes came than the stream announced.
-        CorruptModelError: they are not what the announced checksum promises.
-        ProviderError: the file is larger than ``max_bytes``, or the provider could not deliver.
-    """
-    content = bytearray()
-    with provider.open(ref) as stream:
-        for chunk in stream:
-            content += chunk
-            if len(content) > max_bytes:
-                raise ProviderError(f"{ref} is larger than max_bytes={max_bytes}")
-        if stream.size is not None and len(content) != stream.size:
-            raise ProviderUnavailableError(f"{ref}: {len(content)} of {stream.size} bytes arrived; try again")
-    whole = bytes(content)
-    return verify(whole, stream.sha256, str(ref)) if stream.sha256 else whole
 
 
 Content = TypeVar("Content", bytes, memoryview)

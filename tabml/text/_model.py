@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypedDict, TypeVar
 
 from tabml.cancellation import in_thread
-from tabml.errors import ModelKindError, OptionError
+from tabml.errors import ModelKindError, ModelLoadError, OptionError, TabmlError
 from tabml.files import FileProvider, Progress
 from tabml.files.sources import ModelSource, resolve
 from tabml.generation.arguments import flag, one_of
@@ -19,6 +19,7 @@ from tabml.text.repository import Repository
 Value = TypeVar("Value")
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+_DIGITS = 3
 QUANTIZATIONS = ("int8", "int4")
 _ENDINGS = (".json", ".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """Files that may say which model is meant; pickled weights are refused later, with a reason, unless they are allowed."""
@@ -38,7 +39,9 @@ class Placement:
 
     def __post_init__(self) -> None:
         kind, _, number = str(self.device).partition(":")
-        if kind not in ("auto", "cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdecimal())):
+        if kind not in ("auto", "cpu", "cuda", "mps") or (
+            number and not (kind == "cuda" and number.isdecimal() and len(number) <= _DIGITS)
+        ):
             raise OptionError(f"device={self.device!r:.40} must be 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'")
         one_of("dtype", self.dtype, DTYPES)
         if self.quantization is not None:
@@ -119,7 +122,15 @@ class TextModel(LazyModel[Loaded]):
 
     def _open(self) -> Loaded:
         with Repository(self._provider, self._ref, **self._reading) as repository:
-            return self._build(repository)
+            try:
+                return self._build(repository)
+            except (TabmlError, MemoryError):
+                raise
+            except Exception as problem:  # files of strangers: what their values do to a library has no list
+                said = " ".join(str(problem).split())[:300]
+                raise ModelLoadError(
+                    f"{repository.name} can't be loaded: {type(problem).__name__}: {said}"
+                ) from problem
 
     async def _in_thread(self, call: Callable[..., Value], *args: Any, **options: Any) -> Value:
         return await in_thread(call, *args, **options)

@@ -73,7 +73,7 @@ class Repository:
         """Of a GGUF file, once it is fetched."""
         self._inside = "" if self.is_gguf else ref.path.rpartition("/")[0]
         self._shards: list[str] = []
-        self._unpickled: MemoryFile | None = None
+        self._unpickled: list[MemoryFile] = []
 
     @property
     def root(self) -> Path:
@@ -106,14 +106,17 @@ class Repository:
         """A JSON file of the folder; None where it isn't there.
 
         Raises:
-            CorruptModelError: it isn't JSON.
+            CorruptModelError: it isn't JSON, or null.
         """
         if name not in self._folder:
             return None
         try:
-            return json.loads(self._folder.read(name, checks.MAX_JSON_BYTES))
+            found = json.loads(self._folder.read(name, checks.MAX_JSON_BYTES))
         except (ValueError, RecursionError) as problem:
             raise CorruptModelError(f"{self.name}/{name} is not JSON: {problem}") from None
+        if found is None:
+            raise CorruptModelError(f"{self.name}/{name} is null")
+        return found
 
     def fetch_small(self, *, sentence: bool = False) -> None:
         """Configurations and tokenizer, checked.
@@ -128,7 +131,7 @@ class Repository:
         """
         folders = self._fetch_layout() if sentence else []
         small = [self.own(name) for name in (*_CONFIGS, *TOKENIZER_FILES)]
-        beside = [f"{folder}/{name}" for folder in folders for name in ("config.json", _WEIGHTS)]
+        beside = [f"{folder}/config.json" for folder in folders]
         self._folder.add([self.own("config.json")], optional=[*small, *beside])
         where = f"{self.name}/{self._inside}" if self._inside else self.name
         trusts_code = self.trust_remote_code
@@ -183,7 +186,7 @@ class Repository:
         index, whole = self.own(_INDEX), self.own(_WEIGHTS)
         meant = self.ref.path
         if meant.endswith(_PICKLED):
-            return self._fetch_pickled([meant])
+            return self._fetch_pickled([meant], whole)
         if meant.endswith(".safetensors") and meant != whole:
             self._folder.add([meant])
             self._folder.link(whole, self.root / meant)
@@ -195,7 +198,22 @@ class Repository:
             self._folder.add(shards, at_once=_SHARDS_AT_ONCE)
             return shards
         self._folder.add(optional=[whole])
-        return [whole] if whole in self._folder else self._fetch_pickled(self._pickled(_WEIGHTS))
+        return [whole] if whole in self._folder else self._fetch_pickled(self._pickled(whole), whole)
+
+    def fetch_weights_of(self, folder: str) -> str:
+        """The weights of a module of a sentence-transformers layout, from the folder on.
+
+        Raises:
+            ModelFileNotFoundError: there are none.
+            UnsafeModelError: there are only pickled ones, which are not allowed.
+            CorruptModelError: header and file contradict each other.
+        """
+        path = f"{folder}/{_WEIGHTS}"
+        self._folder.add(optional=[path])
+        if path not in self._folder:
+            self._fetch_pickled(self._pickled(path), path)
+        checks.check_safetensors(self.root / path, f"{self.name}/{path}")
+        return path
 
     def fetch_adapter(self) -> None:
         """``adapter_config.json``, which becomes :attr:`config`, and the weights of a LoRA adapter.
@@ -221,18 +239,20 @@ class Repository:
         Raises:
             ModelFileNotFoundError: it has none of them either.
         """
-        stem = instead_of.partition(".")[0]
+        folder, _, name = instead_of.rpartition("/")
+        stem = name.partition(".")[0]
         found: list[str] = []
         with suppress(ModelFileNotFoundError, NotImplementedError):
-            listed = [name for name in self._folder.listed("*") if name.rpartition("/")[0] == self._inside]
+            listed = [name for name in self._folder.listed("*") if name.rpartition("/")[0] == folder]
             found = sorted(name for name in listed if name.endswith(_PICKLED) and not _OF_TRAINING.search(name))
         named = [name for name in found if _SHARD_OF.sub("", name.rpartition("/")[2]) in (f"pytorch_{stem}", stem)]
         if not found:
-            raise ModelFileNotFoundError(f"{self.name} has neither {self.own(instead_of)} nor an index of such files")
+            others = " nor an index of such files" if instead_of == self.own(_WEIGHTS) else ""
+            raise ModelFileNotFoundError(f"{self.name} has {'neither' if others else 'no'} {instead_of}{others}")
         return named or found
 
-    def _fetch_pickled(self, names: list[str], to: str = _WEIGHTS) -> list[str]:
-        """Pickled weights as one safetensors file in memory.
+    def _fetch_pickled(self, names: list[str], to: str) -> list[str]:
+        """Pickled weights as one safetensors file in memory, whose name in the folder is ``to``.
 
         Raises:
             UnsafeModelError: they are not allowed, or hold something else than tensors.
@@ -245,14 +265,15 @@ class Repository:
         with text_extra():
             from tabml.text._torch.pickles import unpickled
         self._folder.add(names, at_once=_SHARDS_AT_ONCE)
-        self._unpickled = unpickled([self.root / name for name in names], self.name)
-        self._folder.link(self.own(to), self._unpickled.path)
-        return [self.own(to)]
+        file = unpickled([self.root / name for name in names], self.name)
+        self._unpickled.append(file)
+        self._folder.link(to, file.path)
+        return [to]
 
     def close(self) -> None:
         """Let go of the files; what was mapped of them stays valid."""
         self._folder.close()
-        self._unpickled = None
+        self._unpickled.clear()
 
     def __enter__(self) -> Self:
         return self

@@ -56,6 +56,14 @@ CONFIGS: list[tuple[Any, type[Exception]]] = [
     ({**GOOD, "some": [float("nan")]}, CorruptModelError),
     ({**GOOD, "text_config": {"model_type": "../x"}}, CorruptModelError),
     ({**GOOD, "my\nexperts": 10**9}, CorruptModelError),
+    ({**GOOD, "eos_token_id": "abc"}, CorruptModelError),
+    ({**GOOD, "eos_token_id": [[1], [None]]}, CorruptModelError),
+    ({**GOOD, "pad_token_id": {}}, CorruptModelError),
+    ({**GOOD, "sliding_window": "x"}, CorruptModelError),
+    ({**GOOD, "sliding_window": [1]}, CorruptModelError),
+    ({**GOOD, "return_dict": False}, CorruptModelError),
+    ({**GOOD, "output_hidden_states": "x"}, CorruptModelError),
+    ({**GOOD, "num_labels": 1_000_000}, CorruptModelError),
     ({**GOOD, "deep": json.loads("[" * 40 + "]" * 40)}, CorruptModelError),
     ({**GOOD, "deep": json.loads('{"a":' * 40 + "1" + "}" * 40)}, CorruptModelError),
 ]
@@ -91,6 +99,7 @@ def test_usual_configurations_pass(tiny: Callable[[str], Path]) -> None:
     [{"num_kv_shared_layers": 0}, {"num_nextn_predict_layers": 0}, {"num_experts": 0}, {"scale_depth": 1.4},
      {"head_dim": None}, {"max_relative_positions": -1}, {"mlp_only_layers": []}, {"intermediate_size": [64, 128]},
      {"layerdrop": 0.0}, {"use_heads": False}, {"max_position_embeddings": 10_485_760}, {"num_labels": 0},
+     {"eos_token_id": [[1, 2], 3]}, {"pad_token_id": -1}, {"sliding_window": None}, {"return_dict": True},
      {"text_config": {"model_type": ""}}, {"_name_or_path": "/home/someone/model"}],
     ids=repr,
 )  # fmt: skip
@@ -113,7 +122,10 @@ def test_the_defaults_of_every_architecture_pass() -> None:
     "config",
     [{"tokenizer_class": "a.b"}, {"vocab_file": ["/etc/passwd"]}, {"merges_file": 5}, {"auto_map": {"AutoTokenizer": ["x.Y", None]}}, {"vocab_file": "../../etc/passwd"},
      {"tokenizer_file": "/etc/passwd"}, {"added_tokens_decoder": []}, "text", {"vocab": "/etc/passwd"}, {"merges": "/dev/zero"},
-     {"tokenizer_object": {}}],
+     {"tokenizer_object": {}}, {"tokenizer_class": "AutoModel"}, {"tokenizer_class": "AutoTokenizer"}, {"tokenizer_class": "LlamaModel"},
+     {"model_max_length": "x"}, {"model_max_length": 0}, {"model_max_length": True},
+     {"added_tokens_decoder": {str(at): {"content": f"<{at}>"} for at in range(40_000)}}],
+    ids=lambda each: repr(each)[:60],
 )  # fmt: skip
 def test_a_tokenizer_configuration_cannot_lead_elsewhere(config: Any) -> None:
     with pytest.raises((CorruptModelError, UnsafeModelError)):
@@ -123,7 +135,7 @@ def test_a_tokenizer_configuration_cannot_lead_elsewhere(config: Any) -> None:
 def test_a_generation_configuration_cannot_bring_code() -> None:
     checks.check_generation_config(None, "repo")
     checks.check_generation_config({"eos_token_id": [1, 2]}, "repo")
-    for bad in ({"custom_generate": "x"}, {"max_length": 1 << 80}, []):
+    for bad in ({"custom_generate": "x"}, {"max_length": 1 << 80}, [], {"eos_token_id": ["x"]}):
         with pytest.raises((CorruptModelError, UnsafeModelError)):
             checks.check_generation_config(bad, "repo")
 
@@ -235,6 +247,25 @@ REFUSED: dict[str, dict[str, Any]] = {
     "a merge of one": model("BPE", merges=[["a"]]),
     "a number for a merge": model("BPE", merges=[5]),
     "a number for a token": {"added_tokens": [5]},
+    "tokens that take half a minute to add": {
+        "added_tokens": [{"id": at, "content": f"<{at}>"} for at in range(40_000)]
+    },
+    "a template of many pieces": {
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 1000,
+            "pair": [],
+            "special_tokens": {},
+        }
+    },
+    "a template of many tokens": {
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "a", "type_id": 0}}],
+            "pair": [],
+            "special_tokens": {"a": {"id": "a", "ids": [1] * 1000, "tokens": ["a"] * 1000}},
+        }
+    },
     "large multiples": padding(pad_to_multiple_of=1 << 18),
     "a text for padding": {"padding": "x"},
     "truncation": {"truncation": {"max_length": 1 << 70, "stride": 0}},

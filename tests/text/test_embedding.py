@@ -289,6 +289,12 @@ def _change(path: Path, **values: Any) -> None:
         ("2_Dense/config.json", {"out_features": "many"}),
         ("3_LayerNorm/config.json", {"dimension": -1}),
         ("1_Pooling/config.json", {"pooling_mode": "magic"}),
+        ("1_Pooling/config.json", {"pooling_mode": ["mean"] * 1000}),
+        ("1_Pooling/config.json", {"pooling_mode": []}),
+        ("1_Pooling/config.json", {"pooling_mode": 5}),
+        ("1_Pooling/config.json", {"word_embedding_dimension": 7}),
+        ("sentence_bert_config.json", {"max_seq_length": 0}),
+        ("sentence_bert_config.json", {"max_seq_length": "x"}),
         ("sentence_bert_config.json", {"tokenizer_name_or_path": "/etc"}),
         ("sentence_bert_config.json", {"model_args": {"trust_remote_code": True}}),
         ("sentence_bert_config.json", {"model_args": 5}),
@@ -303,6 +309,33 @@ def test_hostile_settings_are_refused(file: str, values: dict[str, Any], tiny: T
         pytest.raises((UnsafeModelError, CorruptModelError, ModelKindError, ModelLoadError)),
     ):
         model.load()
+
+
+def test_a_pooling_without_its_configuration_is_not_the_mean(tiny: TinyModels, tmp_path: Path) -> None:
+    folder = copied(tiny("sentence_bert"), tmp_path / "model")
+    for content in (None, "[]", "null"):
+        if content is None:
+            (folder / "1_Pooling/config.json").unlink()
+        else:
+            (folder / "1_Pooling/config.json").write_text(content)
+        with TextEmbedder(folder) as model, pytest.raises(CorruptModelError, match=r"model/1_Pooling/config\.json"):
+            model.load()
+
+
+def test_pickled_layers_behind_the_pooling_are_refused_and_read_where_they_are_allowed(
+    tiny: TinyModels, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    folder = copied(tiny("sentence_dense"), tmp_path / "model")
+    weights = folder / "2_Dense" / "model.safetensors"
+    torch.save(load_file(weights), folder / "2_Dense" / "pytorch_model.bin")
+    weights.unlink()
+    with TextEmbedder(folder) as model, pytest.raises(UnsafeModelError, match=r"2_Dense/pytorch_model\.bin"):
+        model.load()
+    with TextEmbedder(folder, allow_pickle=True) as model, TextEmbedder(tiny("sentence_dense")) as plain:
+        assert (model.embed(["hello"]).vectors == plain.embed(["hello"]).vectors).all()
 
 
 def test_a_file_that_is_no_text_model_is_told_at_once(tmp_path: Path) -> None:

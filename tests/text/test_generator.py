@@ -261,7 +261,7 @@ def test_what_a_model_must_be_can_be_said(tiny: Callable[[str], Path]) -> None:
         TextGenerator(tiny("llama_chat"), architecture=good).load().close()
     with pytest.raises(ModelKindError, match="architecture='gpt2'"):
         TextGenerator(tiny("llama_chat"), architecture="gpt2").load()
-    with pytest.raises(ModelKindError, match="text generation"):
+    with pytest.raises(ModelKindError, match="text-generation"):
         TextGenerator(tiny("bert")).load()
 
 

@@ -105,4 +105,4 @@ def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
         ]
     ids = said if isinstance(said, list) else [said]
     flat = [each for one in ids for each in (one if isinstance(one, list) else [one])]
-    return tuple(dict.fromkeys(int(each) for each in flat))
+    return tuple(dict.fromkeys(int(each) for each in flat if each >= 0))

@@ -362,6 +362,11 @@ def load_tokenizer(repository: Repository) -> Any:
         ModelLoadError: the library refused it.
     """
     with quiet(), told(repository, "the tokenizer"), _own_code(repository):
-        return transformers.AutoTokenizer.from_pretrained(
+        found = transformers.AutoTokenizer.from_pretrained(
             repository.path, trust_remote_code=repository.trust_remote_code, local_files_only=True
         )
+    if not isinstance(found, transformers.PreTrainedTokenizerBase):
+        raise ModelLoadError(
+            f"{repository.name}: tokenizer_class names a {type(found).__name__}, which is no tokenizer"
+        )
+    return found

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tabml.errors import CorruptModelError, ModelKindError, UnsafeModelError
-from tabml.text import checks
 from tabml.text._model import Placement
 from tabml.text._torch import loading
 from tabml.text._torch.encoders import Encoded, Encoder, SafeTokenizer, Served, token_limit
@@ -54,20 +53,36 @@ class Pooling(nn.Module):
 
     def __init__(self, modes: Sequence[str] = ("mean",), include_prompt: bool = True) -> None:
         super().__init__()
-        unknown = [mode for mode in modes if mode not in _LEGACY_POOLING.values()]
-        if unknown:
-            raise CorruptModelError(
-                f"pooling mode {unknown[0]!r:.40} is not one of {', '.join(_LEGACY_POOLING.values())}"
-            )
         self.modes, self.include_prompt = tuple(modes), include_prompt
 
     @classmethod
-    def of(cls, config: dict[str, Any]) -> Pooling:
-        """From the module's ``config.json``."""
+    def of(cls, config: Any, width: int, name: str) -> Pooling:
+        """From the module's ``config.json``.
+
+        Args:
+            config: Its content.
+            width: Of a token's vector.
+            name: Of the file, for messages.
+
+        Raises:
+            CorruptModelError: it is not what it should be.
+        """
+        if not isinstance(config, dict):
+            raise CorruptModelError(f"{name} is missing, or no JSON object")
+        said = config.get("word_embedding_dimension", width)
+        if said != width:
+            raise CorruptModelError(
+                f"{name}: word_embedding_dimension={said!r:.40}, and the model's vectors have {width}"
+            )
         modes = config.get("pooling_mode")
         if modes is None:
-            modes = [mode for key, mode in _LEGACY_POOLING.items() if config.get(key)] or ["mean"]
-        return cls([modes] if isinstance(modes, str) else list(modes), bool(config.get("include_prompt", True)))
+            keys = [key for key in _LEGACY_POOLING if key in config]
+            modes = [_LEGACY_POOLING[key] for key in keys if config[key]] if keys else ["mean"]
+        modes = [modes] if isinstance(modes, str) else modes
+        known = _LEGACY_POOLING.values()
+        if not isinstance(modes, list) or not 1 <= len(modes) <= len(known) or any(mode not in known for mode in modes):
+            raise CorruptModelError(f"{name}: pooling_mode={modes!r:.60} must be among {', '.join(known)}")
+        return cls(modes, bool(config.get("include_prompt", True)))
 
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor, prompt_tokens: int) -> torch.Tensor:
         """(texts, tokens, size) to (texts, modes × size); the mask is padded on the right."""
@@ -242,11 +257,13 @@ def load_sentence_model(repository: Repository, placement: Placement, *, archite
         modules = []
     _check_first(modules, repository.name)
     model = _load_body(repository, placement, architecture)
-    settings = repository.json(repository.own("sentence_bert_config.json")) or {}
+    settings_file = repository.own("sentence_bert_config.json")
+    settings = repository.json(settings_file) or {}
     with loading.told(repository, "the layout of sentence-transformers"):
         tokenizer = _load_tokenizer(repository, settings)
-        encoder = Encoder(repository.name, SafeTokenizer(tokenizer, _limit(tokenizer, model.config, settings)), model)
-        found = SentenceModel(encoder, _layout(repository, modules, encoder.device, model.dtype))
+        limit = _limit(tokenizer, model.config, settings, f"{repository.name}/{settings_file}")
+        encoder = Encoder(repository.name, SafeTokenizer(tokenizer, limit), model)
+        found = SentenceModel(encoder, _layout(repository, modules, model))
     disband()
     return found
 
@@ -303,16 +320,18 @@ def _load_tokenizer(repository: Repository, settings: dict[str, Any]) -> Any:
     return tokenizer
 
 
-def _limit(tokenizer: Any, config: Any, settings: dict[str, Any]) -> int:
+def _limit(tokenizer: Any, config: Any, settings: dict[str, Any], name: str) -> int:
     said = settings.get("max_seq_length")
     limit = token_limit(tokenizer, config)
-    if isinstance(said, int) and not isinstance(said, bool) and said > 0:
+    if said is not None:
+        if type(said) is not int or said < 1:
+            raise CorruptModelError(f"{name}: max_seq_length={said!r:.40} must be a whole number of at least 1")
         positions = getattr(config, "max_position_embeddings", None)
         return min(said, positions) if isinstance(positions, int) and positions > 0 else said
     return limit
 
 
-def _layout(repository: Repository, modules: list[dict[str, Any]], device: torch.device, dtype: torch.dtype) -> Layout:
+def _layout(repository: Repository, modules: list[dict[str, Any]], model: Any) -> Layout:
     pooling = Pooling() if not modules else None
     behind: list[nn.Module] = []
     for module in modules[1:]:
@@ -320,7 +339,10 @@ def _layout(repository: Repository, modules: list[dict[str, Any]], device: torch
         config = repository.json(f"{folder}/config.json") or {}
         where = f"{repository.name}/{folder}"
         if kind == "Pooling" and pooling is None:
-            pooling = Pooling.of(config)
+            name = f"{where}/config.json"
+            pooling = Pooling.of(
+                repository.json(f"{folder}/config.json"), model.config.get_text_config().hidden_size, name
+            )
         elif kind == "Normalize":
             behind.append(Unit())
         elif kind == "Dense":
@@ -339,7 +361,7 @@ def _layout(repository: Repository, modules: list[dict[str, Any]], device: torch
     default, cut = said.get("default_prompt_name"), said.get("truncate_dim")
     return Layout(
         pooling=pooling,
-        behind=tuple(module.eval().to(device, dtype) for module in behind),
+        behind=tuple(module.eval().to(model.device, model.dtype) for module in behind),
         normalizes=normalizes,
         prompts=prompts,
         default_prompt=default if default in prompts else None,
@@ -351,10 +373,7 @@ def _with_weights(repository: Repository, folder: str, module: nn.Module) -> nn.
     """Fill the module from its folder's safetensors file, every tensor of it."""
     from safetensors.torch import load_file
 
-    path = f"{folder}/model.safetensors"
-    if path not in repository:
-        raise CorruptModelError(f"{repository.name} has no {path}")
-    checks.check_safetensors(repository.root / path, f"{repository.name}/{path}")
+    path = repository.fetch_weights_of(folder)
     with loading.told(repository, path):
         weights = load_file(repository.root / path)
     try:

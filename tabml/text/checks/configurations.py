@@ -18,6 +18,7 @@ _MAX_EXPERTS = 1 << 16
 _MAX_OTHER_SIZE = 1 << 26
 _MAX_LABELS = 1 << 16
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_TOKENIZER = re.compile(r"(?!Auto)[A-Za-z_]\w*(Tokenizer|TokenizerFast|Backend)", re.ASCII)
 _MODEL_TYPE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SHARD = re.compile(r"[\w.-]+\.safetensors")
 _STRICT_COUNTS = re.compile(
@@ -33,6 +34,10 @@ _SIZES = re.compile(r"(size|dim|position|positions|embeddings?|embd|rank|ctx|wid
 _LAYER = re.compile(r"[\w.]+")
 _MAX_PATTERNS, _MAX_ALPHA, _MAX_RANK = 10_000, 65536, 65536
 _PLAIN_BEGINNINGS = (None, True, False, "gaussian", "orthogonal", "eva")
+_FLAGS = ("return_dict", "use_return_dict", "output_hidden_states", "output_attentions", "use_cache", "torchscript",
+          "tie_word_embeddings", "is_encoder_decoder", "is_decoder", "add_cross_attention")  # fmt: skip
+_MOST_ENDS = 256
+_MOST_ADDED = 1 << 15
 _LABELS = ("id2label", "label2id")
 _CLASS_OF_CODE = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*", re.ASCII)
 _CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
@@ -103,6 +108,15 @@ def _check_values(found: Mapping[str, Any], name: str, depth: int, *, trusts_cod
                     name,
                     "pre-quantised weights are not supported; take the plain model and quantization='int8' or 'int4'",
                 )
+        elif key in _FLAGS:
+            if (value is not None and type(value) is not bool) or (key == "return_dict" and value is False):
+                corrupt(name, f"{key}={value!r:.40} must be {'true' if key == 'return_dict' else 'true or false'}")
+        elif key.endswith("_token_id"):
+            if not _are_ids(value):
+                corrupt(name, f"{key}={value!r:.60} must be the number of a token, or a list of such")
+        elif key == "sliding_window":
+            if value is not None and type(value) not in (int, bool):
+                corrupt(name, f"{key}={value!r:.40} must be a number of tokens")
         elif key == "model_type":
             if value is not None and (depth == 0 or value != "") and not _is_model_type(value):
                 corrupt(name, f"model_type={value!r:.60} must be a plain name")
@@ -121,6 +135,13 @@ def _check_values(found: Mapping[str, Any], name: str, depth: int, *, trusts_cod
             _check_range(name, key, value, _MAX_SIZE)
         else:
             _check_value(value, name, key, depth)
+
+
+def _are_ids(value: Any) -> bool:
+    """Whether it is a token, several, or none (which some write as -1)."""
+    if isinstance(value, list):
+        return len(value) <= _MOST_ENDS and all(each is not None and _are_ids(each) for each in value)
+    return value is None or (type(value) is int and -1 <= value < 1 << 32)
 
 
 def _is_model_type(value: Any) -> bool:
@@ -251,11 +272,14 @@ def check_tokenizer_config(config: Any, repo: str, *, trusts_code: bool = False)
     found = object_of(config, name)
     _refuse_code(found, name, is_trusted=trusts_code)
     kind = found.get("tokenizer_class")
-    if kind is not None and not (isinstance(kind, str) and _IDENTIFIER.fullmatch(kind)):
-        corrupt(name, f"tokenizer_class={kind!r:.60} must be a class name")
+    if kind is not None and not (isinstance(kind, str) and _TOKENIZER.fullmatch(kind)):
+        corrupt(name, f"tokenizer_class={kind!r:.60} must be the name of a class of tokenizers")
     added = found.get("added_tokens_decoder")
-    if added is not None and (not isinstance(added, dict) or len(added) > 1_000_000):
-        corrupt(name, "added_tokens_decoder must be an object of at most a million tokens")
+    if added is not None and (not isinstance(added, dict) or len(added) > _MOST_ADDED):
+        corrupt(name, f"added_tokens_decoder must be an object of at most {_MOST_ADDED} tokens")
+    length = found.get("model_max_length")
+    if length is not None and (isinstance(length, bool) or not isinstance(length, int | float) or not length >= 1):
+        corrupt(name, f"model_max_length={length!r:.40} must be a number of tokens")
     for key in _CONTENTS:  # transformers opens what they name, wherever that is
         if found.get(key) is not None:
             unsafe(name, f"{key} must not be here: a tokenizer's content is read from files of its own")

@@ -19,6 +19,8 @@ _MAX_PADDING = 1 << 20
 _MAX_MULTIPLE = 1 << 16
 _MAX_WORD = 1000
 _MAX_PIECE = 64
+_MAX_PIECES = 256
+_MAX_ADDED = 1 << 15
 
 
 def check_tokenizer(content: bytes, repo: str) -> None:
@@ -32,13 +34,16 @@ def check_tokenizer(content: bytes, repo: str) -> None:
     """
     name = f"{repo}/tokenizer.json"
     try:
-        found = object_of(json.loads(content), name)
+        read = json.loads(content)
     except (ValueError, RecursionError) as problem:
         corrupt(name, f"is not JSON: {problem}")
+    found = object_of(read, name)
     _check_vocabulary(found.get("model"), name)
     added = found.get("added_tokens")
     if added is not None and not (isinstance(added, list) and all(map(_is_added, added))):
         corrupt(name, "added_tokens must be a list of objects with an id and a content")
+    if added is not None and len(added) > _MAX_ADDED:
+        corrupt(name, f"has {len(added)} added_tokens; the limit is {_MAX_ADDED}")
     _check_padding(found, name)
     expansion = 1.0
     for part in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
@@ -146,6 +151,13 @@ def _check_rule(rule: Mapping[str, Any], part: str, name: str) -> None:
         known, pieces = rule.get("special_tokens") or {}, []
         for key in ("single", "pair"):
             pieces += [each for each in rule.get(key) or [] if isinstance(each, dict)]
+        count = len(pieces) + sum(
+            len(each["ids"])
+            for each in (known.values() if isinstance(known, dict) else ())
+            if isinstance(each, dict) and isinstance(each.get("ids"), list)
+        )
+        if count > _MAX_PIECES:
+            corrupt(name, f"a TemplateProcessing rule has {count} pieces; the limit is {_MAX_PIECES}")
         for piece in pieces:
             token = piece.get("SpecialToken")
             if token is not None and not (
