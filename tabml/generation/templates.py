@@ -132,7 +132,10 @@ class ChatTemplate:
         if "refused" in answer:
             raise OptionError(f"messages: the model's chat template refuses them: {_line(answer['refused'])}")
         if "limit" in answer:
-            raise UnsafeModelError(f"the chat template was stopped: {_line(answer['limit'])}")
+            said = f"the chat template was stopped: {_line(answer['limit'])}"
+            if len(request) > self._most // 2:  # no wonder
+                raise OptionError(f"messages have {len(request)} bytes as JSON; {said}")
+            raise UnsafeModelError(said)
         text = check_text("messages", answer["text"], 4 * self._most)
         return _cut(text, last) if continue_final_message else text
 

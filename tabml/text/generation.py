@@ -35,6 +35,11 @@ _INFILL = (
 """Control tokens of fill-in-the-middle, as the models' cards give them: before the code, the hole, the answer."""
 
 
+_CHARACTERS = 16
+"""Of a prompt, for each token of the context, at which it is looked at whether the rest can fit."""
+_MARGIN = 64
+
+
 class _Open:
     """A loaded model, its template and the calls that run."""
 
@@ -248,7 +253,7 @@ class TextGenerator(TextModel[_Open], Generator):
         """:meth:`generate`, piece by piece: the texts of the deltas join to the whole. Closing it ends the work."""
         engine = self._ready().engine
         text = check_text("prompt", prompt, MAX_PROMPT_BYTES)
-        ids = engine.encode(text, special_tokens=True, parse_special=flag("parse_special", parse_special))
+        ids = _encoded(engine, text, special_tokens=True, parse_special=flag("parse_special", parse_special))
         return self._run(engine, ids, options)
 
     def stream_chat(
@@ -294,7 +299,7 @@ class TextGenerator(TextModel[_Open], Generator):
         for tokens in _INFILL:
             marks = [engine.encode(token) for token in tokens]
             if all(len(mark) == 1 for mark in marks):
-                before, after = (engine.encode(text, parse_special=False) for text in texts)
+                before, after = (_encoded(engine, text, parse_special=False) for text in texts)
                 return self._run(engine, [*marks[0], *before, *marks[1], *after, *marks[2]], options)
         raise ModelKindError(
             f"{self._ref.repo} can't fill in the middle: it has no control tokens for it; use a model of code that has"
@@ -336,8 +341,25 @@ class TextGenerator(TextModel[_Open], Generator):
         )  # fmt: skip
         ids: list[int] = []
         for piece, is_held in held.pieces(text):
-            ids += engine.encode(piece, parse_special=not is_held)
+            ids += _encoded(engine, piece, parse_special=not is_held)
         return ids
+
+
+def _encoded(engine: Engine, text: str, *, special_tokens: bool = False, parse_special: bool) -> list[int]:
+    """The tokens of a text; one that is many times too long is not tokenized to its end.
+
+    Raises:
+        OptionError: it can't fit into the context.
+    """
+    begin = text[: _CHARACTERS * (engine.context_length + _MARGIN)]
+    if len(begin) < len(text):
+        count = len(engine.encode(begin, parse_special=parse_special))
+        if count > 2 * engine.context_length + _MARGIN:
+            raise OptionError(
+                f"prompt begins with {count} tokens and goes on; the context of {engine.context_length} leaves no room for "
+                "an answer"
+            )
+    return engine.encode(text, special_tokens=special_tokens, parse_special=parse_special)
 
 
 def _check_adapter_name(name: object) -> None:

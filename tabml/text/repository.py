@@ -18,11 +18,20 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-TOKENIZER_FILES = (
-    "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-    "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
-    "source.spm", "target.spm", "target_vocab.json",
+_TOKENIZER = "tokenizer.json"
+_TOKENIZER_FILES = (
+    _TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
 )  # fmt: skip
+_VOCABULARIES = (
+    "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+)  # fmt: skip
+"""Of tokenizers that have no ``tokenizer.json``."""
+_VOCABULARIES_OF = {
+    "marian": ("source.spm", "target.spm", "vocab.json", "target_vocab.json"),
+    "fsmt": ("vocab-src.json", "vocab-tgt.json", "merges.txt"),
+    "prophetnet": ("prophetnet.tokenizer",),
+}
+"""Of types of models whose tokenizers read nothing else."""
 _SENTENCE_SETTINGS = "sentence_bert_config.json"
 SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", _SENTENCE_SETTINGS)
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -130,7 +139,7 @@ class Repository:
             UnsafeModelError: the model asks for code.
         """
         folders = self._fetch_layout() if sentence else []
-        small = [self.own(name) for name in (*_CONFIGS, *TOKENIZER_FILES)]
+        small = [self.own(name) for name in (*_CONFIGS, *_TOKENIZER_FILES)]
         beside = [f"{folder}/config.json" for folder in folders]
         self._folder.add([self.own("config.json")], optional=[*small, *beside])
         where = f"{self.name}/{self._inside}" if self._inside else self.name
@@ -141,8 +150,11 @@ class Repository:
         checks.check_tokenizer_config(tokenizer, where, trusts_code=trusts_code)
         if trusts_code:
             self._fetch_code(checks.modules_of(self.config, where) | checks.modules_of(tokenizer or {}, where))
-        if self.own("tokenizer.json") in self._folder:
-            checks.check_tokenizer(self._folder.read(self.own("tokenizer.json"), checks.MAX_TOKENIZER_BYTES), where)
+        kind = self.config.get("model_type")
+        if kind in _VOCABULARIES_OF or self.own(_TOKENIZER) not in self._folder:
+            self._folder.add(optional=map(self.own, _VOCABULARIES_OF.get(str(kind), _VOCABULARIES)))
+        if self.own(_TOKENIZER) in self._folder:
+            checks.check_tokenizer(self._folder.read(self.own(_TOKENIZER), checks.MAX_TOKENIZER_BYTES), where)
 
     def _fetch_code(self, named: set[str]) -> None:
         """The files of code, and those beside them, which they may import."""

@@ -179,3 +179,32 @@ def test_whatever_a_file_does_to_a_library_is_typed(
     monkeypatch.setattr("tabml.text._torch.causal._end_ids", fails)
     with TextGenerator(tiny("llama_chat")) as model, pytest.raises(ModelLoadError, match="ZeroDivisionError: deep"):
         model.load()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "task", "unasked"),
+    [
+        ("llama_chat", "text-generation", {"source.spm", "vocab.txt", "merges.txt", "tokenizer.model", "modules.json"}),
+        ("marian", "translation", {"vocab.txt", "merges.txt", "tokenizer.model", "spiece.model"}),
+    ],
+)
+def test_only_the_files_that_the_type_of_model_needs_are_asked_for(
+    recipe: str, task: str, unasked: set[str], tiny: TinyModels
+) -> None:
+    asked: set[str] = set()
+
+    class Asked:
+        inner = DirectoryProvider(tiny(recipe).parent)
+
+        def open(self, ref: FileRef) -> FileStream:
+            asked.add(ref.path)
+            return self.inner.open(ref)
+
+        def list(self, repo: str, revision: str | None = None) -> Sequence[FileInfo]:
+            return self.inner.list(repo, revision)
+
+    with open_pipeline(task, tiny(recipe).name, files=Asked()) as model:
+        model.load()
+    assert {path.name for path in tiny(recipe).iterdir()} <= asked
+    assert not asked & unasked
+    assert len(asked) <= 14

@@ -434,3 +434,14 @@ def test_a_child_that_is_busy_ends_soon_after_its_parent() -> None:
     while time.monotonic() < end and stat.exists() and ") Z " not in stat.read_text():
         time.sleep(0.05)
     assert not stat.exists() or ") Z " in stat.read_text()
+
+
+def test_messages_that_are_longer_than_any_answer_are_the_callers_fault() -> None:
+    template = ChatTemplate("{{ messages[0].content }}", max_characters=1000)
+    try:
+        with pytest.raises(
+            OptionError, match=r"messages have 1\d+ bytes as JSON; the chat template was stopped: it writes"
+        ):
+            template.render([{"role": "user", "content": "x" * 1001}])
+    finally:
+        template.close()

@@ -41,6 +41,9 @@ _ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 _LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _TOKENIZED_AT_ONCE, _CHARACTERS_AT_ONCE = 256, 1 << 16
 """Texts, and their characters but for a longer single one: others wait meanwhile, and a token takes some 200 bytes."""
+_CHARACTERS = 16
+"""Of a text, for each token that the model reads, at which it is looked at whether the rest can matter."""
+_MARGIN = 64
 _SHORTEN = "split it, or give truncate=True"
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "data2vec-text",
                      "roberta-prelayernorm", "xmod", "ibert", "luke", "mluke", "esm")  # fmt: skip
@@ -86,6 +89,7 @@ class SafeTokenizer:
     def __init__(self, tokenizer: Any, limit: int) -> None:
         self.native = tokenizer
         self.limit = limit
+        self._most_characters = _CHARACTERS * (limit + _MARGIN)
         self.lock = threading.RLock()
         """Truncation and languages are a state of the tokenizer."""
 
@@ -128,13 +132,34 @@ class SafeTokenizer:
         for chosen in _portions([len(text) for text in texts]):
             if cancellation is not None:
                 cancellation.check()
-            both = (list(texts[chosen]),) if pairs is None else (list(texts[chosen]), list(pairs[chosen]))
+            shown = [
+                self._begin(text, f"{name}[{at}]", truncate=truncate, remedy=remedy)
+                if pairs is None or len(pairs[at]) <= self._most_characters
+                else text
+                for at, text in enumerate(texts[chosen], chosen.start)
+            ]
+            both = (shown,) if pairs is None else (shown, list(pairs[chosen]))
             given = self(*both, truncation=strategy, max_length=self.limit if truncate else None)
             names = [key for key in given if key in ("input_ids", "token_type_ids")]
             found.extend(Encoded({key: given[key][row] for key in names}) for row in range(len(given["input_ids"])))
         for at, one in enumerate(found):
             self.check_length(one.length, f"{name}[{at}]", remedy)
         return found
+
+    def _begin(self, text: str, name: str, *, truncate: bool, remedy: str) -> str:
+        """As much of a text as can matter: what is many times too long is not tokenized to its end.
+
+        Tokens depend on what is close to them, so those that the model reads are the same ones.
+        """
+        begin = text[: self._most_characters]
+        if len(begin) == len(text):
+            return text
+        count = len(self(begin, add_special_tokens=False)["input_ids"])
+        if count <= 2 * self.limit + _MARGIN:
+            return text
+        if not truncate:
+            raise OptionError(f"{name} begins with {count} tokens and goes on; this model reads {self.limit}: {remedy}")
+        return begin
 
     def check_length(self, length: int, name: str, remedy: str = _SHORTEN) -> None:
         """Raise OptionError where it can't be."""
