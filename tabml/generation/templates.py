@@ -41,6 +41,10 @@ _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
+_FIXED = ("messages", "tools", "documents", "add_generation_prompt")
+"""Of the values of a template, what callers don't set by their names."""
+
+
 class ChatTemplate:
     """One template and the process that renders it. Thread-safe: renders run one after another."""
 
@@ -115,6 +119,9 @@ class ChatTemplate:
             raise OptionError("messages must be a list of objects like {'role': …, 'content': …}")
         if isinstance(tools, str | bytes | Mapping) or not isinstance(tools, Sequence | None):
             raise OptionError(f"tools={tools!r:.60} must be a list of functions")
+        fixed = next((name for name in _FIXED if name in (extra or {})), None)
+        if fixed is not None:
+            raise OptionError(f"template_options has {fixed!r}, which the call sets itself")
         chat = [_with_reasoning(message) for message in messages]
         last = _tagged(chat) if continue_final_message else ""
         values = {

@@ -17,7 +17,7 @@ _FUNCTION = re.compile(r"<function=([\w.-]+)>\s*(.*?)\s*(?:</function>|$)", re.D
 
 
 def parse_tool_calls(text: str) -> tuple[str, tuple[ToolCall, ...]]:
-    """The text before the calls, and the calls; what looks like one but is none stays text.
+    """The text without the calls, and the calls; what looks like one but is none stays text, beside good ones too.
 
     Known: ``<tool_call>{"name": …, "arguments": {…}}</tool_call>``, ``[TOOL_CALLS][{…}]``, ``<|python_tag|>{…}``,
     ``<function=name>{…}</function>``, and an answer that is one JSON object or list with ``name`` and ``arguments``
@@ -30,35 +30,53 @@ def parse_tool_calls(text: str) -> tuple[str, tuple[ToolCall, ...]]:
         begin = 0
     else:
         return text, ()
-    calls = tuple(
-        ToolCall(name=name, arguments=json.dumps(arguments, ensure_ascii=False), id=f"call_{at}")
-        for at, (name, arguments) in enumerate(_calls(text[begin:]))
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    left = [text[:begin].rstrip()]
+    at = begin
+    for start, end, value in _pieces(text, begin):
+        items = value if isinstance(value, list) else [value]
+        calls = [_read(item) for item in items]
+        if not any(calls):
+            continue
+        found += [call for call in calls if call is not None]
+        left.append(text[at:start].strip())
+        left += [json.dumps(item, ensure_ascii=False) for item, call in zip(items, calls, strict=True) if call is None]
+        at = end
+    if not found:
+        return text, ()
+    left.append(text[at:].strip())
+    return "\n".join(filter(None, left)), tuple(
+        ToolCall(name=name, arguments=json.dumps(arguments, ensure_ascii=False), id=f"call_{number}")
+        for number, (name, arguments) in enumerate(found)
     )
-    return (text[:begin].rstrip(), calls) if calls else (text, ())
 
 
-def _calls(text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for found in _FUNCTION.finditer(text):
-        yield from _read({"name": found[1], "arguments": _json(found[2])})
-    bodies = [found[1] for found in _TAGGED.finditer(text)]
-    if not bodies and not _FUNCTION.search(text):
-        bodies = [re.sub(r"^\s*(\[TOOL_CALLS\]|<\|python_tag\|>)", "", text).strip()]
-    for body in bodies:
-        value = _json(body)
-        for each in value if isinstance(value, list) else [value]:
-            yield from _read(each)
+def _pieces(text: str, begin: int) -> Iterator[tuple[int, int, Any]]:
+    """What may be calls: where each begins and ends, and its value."""
+    marked = sorted([*_FUNCTION.finditer(text, begin), *_TAGGED.finditer(text, begin)], key=lambda one: one.start())
+    for one in marked:
+        yield one.start(), one.end(), _value(one)
+    if not marked:
+        yield begin, len(text), _json(re.sub(r"^\s*(\[TOOL_CALLS\]|<\|python_tag\|>)", "", text[begin:]).strip())
 
 
-def _read(value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _value(found: re.Match[str]) -> Any:
+    if found.re is _FUNCTION:
+        return {"name": found[1], "arguments": _json(found[2])}
+    return _json(found[1])
+
+
+def _read(value: Any) -> tuple[str, Mapping[str, Any]] | None:
+    """The name and arguments of a call, when it is one."""
     if not isinstance(value, dict):
-        return
+        return None
     inner = value.get("function")
     value = inner if isinstance(inner, dict) else value
     arguments = value.get("arguments", value.get("parameters"))
     if isinstance(arguments, str):
         arguments = _json(arguments)
-    if isinstance(value.get("name"), str) and isinstance(arguments, dict):
-        yield value["name"], arguments
+    name = value.get("name")
+    return (name, arguments) if isinstance(name, str) and isinstance(arguments, dict) else None
 
 
 def _json(text: str) -> Any:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+from decimal import Decimal
+from typing import Any
 
 from tabml.errors import MissingExtraError, OptionError
 from tabml.generation.options import GenerationOptions
 
 TOO_COMPLICATED = "is more complicated than llguidance can follow; make it simpler"
+_MOST_REMAINDERS, _MOST_PLACES = 100_000, 20
+_PLACE = re.compile(r"\s*((\d+)? \||\^\s*$)")
+_BEGIN = re.compile(r"^(at \d+\(\d+\): )?(failed to compile JSON schema: )?")
 _JSON_OBJECT = '{"type": "object"}'
 
 
@@ -15,29 +22,68 @@ def lark(options: GenerationOptions) -> str | None:
     """The grammar in llguidance's dialect of Lark, compiled once to see that it is one; None when none is asked for.
 
     Raises:
-        OptionError: the schema or expression can't be compiled.
+        OptionError: the schema or expression can't be compiled, or no text matches it.
         MissingExtraError: llguidance is not installed.
     """
     kind = options.grammar
     if kind is None:
         return None
     try:
-        from llguidance import LLMatcher
+        from llguidance import LLMatcher, LLTokenizer
     except ImportError as problem:
         raise MissingExtraError("text", "llguidance") from problem
     try:
         if kind == "regex":
             begin = json.loads(LLMatcher.grammar_from_regex(options.regex))["grammars"][0]["lark_grammar"]
         else:
-            schema = options.json_schema if kind == "json_schema" else _JSON_OBJECT
-            begin = f"start: %json {json.dumps(json.loads(str(schema)))}"
+            schema = json.loads(str(options.json_schema if kind == "json_schema" else _JSON_OBJECT))
+            _check_multiples(schema)
+            begin = f"start: %json {json.dumps(schema)}"
         grammar = f"%llguidance {{}}\n{begin}"
-        said = LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(grammar))
+        tokenizer = LLTokenizer("byte")
+        matcher = LLMatcher(tokenizer, LLMatcher.grammar_from_lark(grammar), log_level=0)
+        said = matcher.get_error()
     except ValueError as problem:
         said = str(problem)
     if said:
-        raise OptionError(f"{kind}: {' '.join(said.split())[:200]}")
+        raise OptionError(f"{kind}: {_without_place(said)}")
+    if not matcher.is_accepting() and _only(matcher.compute_bitmask(), tokenizer.eos_token):
+        raise OptionError(f"{kind}: no text matches it")
     return grammar
+
+
+def _without_place(said: str) -> str:
+    """What llguidance says, without where it is in a grammar that the caller never wrote."""
+    lines = [line for line in said.splitlines() if not _PLACE.match(line)]
+    return _BEGIN.sub("", " ".join(" ".join(lines).split()))[:200]
+
+
+def _only(mask: bytes, token: int) -> bool:
+    """Whether a mask allows this token alone."""
+    bits = int.from_bytes(mask, "little")
+    return bits == 1 << token
+
+
+def _check_multiples(schema: Any) -> None:
+    """Refuse numbers for which llguidance would make a state for each remainder: a million take 20 seconds."""
+    found: set[Decimal] = set()
+    left = [schema]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            said = part.get("multipleOf")
+            if isinstance(said, int | float) and not isinstance(said, bool) and said > 0:
+                found.add(Decimal(str(said)))
+            left.extend(part.values())
+        elif isinstance(part, list):
+            left.extend(part)
+    places = max((-int(each.normalize().as_tuple().exponent) for each in found), default=0)
+    if places > _MOST_PLACES or math.lcm(*(int(each.scaleb(max(0, places))) for each in found)) > _MOST_REMAINDERS:
+        shown = ", ".join(sorted(map(str, found))[:5])
+        raise ValueError(
+            f"multipleOf {shown} has too many remainders; their least common multiple can be "
+            f"{_MOST_REMAINDERS} at the most"
+        )
 
 
 class Follower:

@@ -70,6 +70,8 @@ class QuestionAnswerer(TextModel["Encoder"]):
                 raise OptionError(f"{name} is empty")
         model = self._ready()
         windows = self._windows(model, question, context)
+        if not any(span is not None for window in windows for span in window.spans):
+            raise OptionError("context has no tokens; this model can't find anything in it")
         outputs = model.all_logits([window.encoded for window in windows], "start_logits", "end_logits")
         best: dict[tuple[int, int], float] = {}
         nothing = 1.0

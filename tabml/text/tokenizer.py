@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import index
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tabml.errors import OptionError
@@ -90,10 +91,13 @@ class Tokenizer(TextModel["_Loaded"]):
         """
         flag("skip_special_tokens", skip_special_tokens)
         loaded = self._ready()
-        ids = list(token_ids) if hasattr(token_ids, "__iter__") else [token_ids]
-        for at, token_id in enumerate(ids):
-            if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < loaded.size:
+        given = list(token_ids) if hasattr(token_ids, "__iter__") else [token_ids]
+        ids = []
+        for at, token_id in enumerate(given):
+            number = index(token_id) if hasattr(token_id, "__index__") and not isinstance(token_id, bool) else -1
+            if not 0 <= number < loaded.size:
                 raise OptionError(f"token_ids[{at}]={token_id!r:.40} must be a whole number below {loaded.size}")
+            ids.append(number)
         with loaded.tokenizer.lock:
             return str(loaded.tokenizer.native.decode(ids, skip_special_tokens=skip_special_tokens))
 

@@ -214,3 +214,24 @@ def test_several_calls_after_a_text() -> None:
 )
 def test_what_is_no_call_stays_text(text: str) -> None:
     assert parse_tool_calls(text) == (text, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (
+            f'hi {CALLS[0]} mid <tool_call>{{"name": broken}}</tool_call>',
+            'hi\nmid <tool_call>{"name": broken}</tool_call>',
+        ),
+        (f"{CALLS[0]} and that is all", "and that is all"),
+        ('[TOOL_CALLS][{"name": "add", "arguments": {"a": 1, "b": 2}}, {"nme": "b"}]', '{"nme": "b"}'),
+        (
+            '<function=add>{"a": 1, "b": 2}</function> then <function=g>{bad</function>',
+            "then <function=g>{bad</function>",
+        ),
+    ],
+)
+def test_what_is_no_call_beside_a_good_one_stays_text(text: str, left: str) -> None:
+    found, calls = parse_tool_calls(text)
+    assert found == left
+    assert [call.name for call in calls] == ["add"]

@@ -110,3 +110,11 @@ def test_the_async_twin_gives_the_same(tiny: TinyModels) -> None:
 def test_a_model_of_another_kind_is_refused(tiny: TinyModels) -> None:
     with QuestionAnswerer(tiny("masked")) as model, pytest.raises(ModelKindError, match="fill-mask"):
         model.load()
+
+
+def test_a_context_without_tokens_is_told(tiny: TinyModels) -> None:
+    with (
+        QuestionAnswerer(tiny("question_answerer")) as model,
+        pytest.raises(OptionError, match="context has no tokens"),
+    ):
+        model.answer("who?", "\u200b\u200b")

@@ -445,3 +445,13 @@ def test_messages_that_are_longer_than_any_answer_are_the_callers_fault() -> Non
             template.render([{"role": "user", "content": "x" * 1001}])
     finally:
         template.close()
+
+
+@pytest.mark.parametrize("name", ["messages", "tools", "documents", "add_generation_prompt"])
+def test_options_of_a_template_are_not_what_the_call_sets(name: str) -> None:
+    template = ChatTemplate("{{ messages[0].content }}")
+    try:
+        with pytest.raises(OptionError, match=f"template_options has '{name}', which the call sets itself"):
+            template.render([{"role": "user", "content": "x"}], extra={name: []})
+    finally:
+        template.close()

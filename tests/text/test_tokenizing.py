@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,3 +107,12 @@ def test_a_closed_tokenizer_says_so(tiny: TinyModels) -> None:
     tokenizer.close()
     with pytest.raises(ModelClosedError):
         tokenizer.count("a")
+
+
+def test_numbers_of_numpy_are_tokens_too(tiny: Callable[[str], Path]) -> None:
+    with Tokenizer(tiny("llama_chat")) as model:
+        ids = model.encode("hello you").ids
+        assert model.decode(np.array(ids)) == model.decode(ids) == "hello you"
+        for wrong in (np.array([1.5]), np.array([-1]), [np.bool_(True)], ["1"]):
+            with pytest.raises(OptionError, match=r"token_ids\[0\]"):
+                model.decode(wrong)
