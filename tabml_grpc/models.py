@@ -76,6 +76,7 @@ class Models:
                 model.close()
                 raise
             model.rss_bytes = max(0, process.rss_bytes() - before)
+            process.settle()
             return model
 
         def work() -> tuple[Entry[Loaded], bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pty
 import select
@@ -12,6 +13,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import pytest
 from child import Child, fails, frames, read_ready, serving, spawn
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tabml_grpc import process
 from tabml_grpc.ml import ml_inference_pb2 as ml
 from tabml_grpc.v1 import models_pb2, runtime_pb2
 
@@ -312,3 +315,23 @@ def test_a_server_killed_can_be_started_again_on_its_port_at_once(jpeg: bytes) -
             assert again.vision.DetectFaces(ml.ImageRequest(image_data=jpeg)).faces
         finally:
             again.close()
+
+
+def test_what_is_settled_is_not_walked_through_again_and_goes_when_memory_is_returned() -> None:
+    class Node:
+        def __init__(self) -> None:
+            self.me = self
+
+    node = Node()
+    gone = weakref.ref(node)
+    try:
+        process.settle()
+        assert gc.get_freeze_count() > 10_000
+        del node
+        gc.collect()
+        assert gone() is not None
+        process.return_memory()
+        assert gone() is None
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()
