@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
+import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -17,10 +21,19 @@ from tabml.errors import ModelFileNotFoundError, ProviderError
 from tabml.files.memory import HeldFiles, MemoryFile, ResidentFiles
 from tabml.files.types import FileProvider, FileRef, Progress, check_name
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from typing import Self
 
 _SMALL = 1 << 20
+_MEMORY = Path("/dev/shm")
+_PREFIX = "tabml-links-"
+_YOUNG_S = 60
+"""Age of a folder up to which its process may not have locked it yet."""
 _AT_ONCE = 8
 
 
@@ -49,7 +62,6 @@ class Snapshot:
             cancellation: Stops the transfer.
             progress: Called with name, bytes done and bytes in all.
         """
-        memory = "/dev/shm"
         if isinstance(provider, HeldFiles):
             self._held, self._owned = provider, False
         else:
@@ -57,8 +69,11 @@ class Snapshot:
             self._held, self._owned = HeldFiles(resident, cancellation=cancellation, progress=progress), True
         self._repo, self._revision = check_name("repo", repo), revision
         self._names: dict[str, FileRef] = {}
-        self.path = Path(tempfile.mkdtemp(prefix="tabml-", dir=memory if os.access(memory, os.W_OK) else None))
+        root = _MEMORY if os.access(_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+        _sweep(root)
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
         """The folder; only this user can enter it."""
+        self._remove = weakref.finalize(self, _remove, self.path, _locked(self.path))
 
     def __contains__(self, name: str) -> bool:
         return name in self._names
@@ -161,7 +176,7 @@ class Snapshot:
 
     def close(self) -> None:
         """Remove the folder and let go of the files; twice is fine."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        self._remove()
         if self._owned:
             self._held.close()
         for ref in self._names.values():
@@ -175,6 +190,41 @@ class Snapshot:
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _locked(folder: Path) -> int | None:
+    """A descriptor of the folder, locked for as long as it is open, which is not longer than its process lives.
+
+    None when another one holds the lock, or the system has no such locks.
+    """
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove(folder: Path, lock: int | None) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if lock is not None:
+        os.close(lock)
+
+
+@cache
+def _sweep(root: Path) -> None:
+    """Remove the folders of this user's processes that were killed while they loaded; once a process."""
+    for folder in root.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            status = folder.lstat()
+            if status.st_uid != os.getuid() or status.st_mtime > time.time() - _YOUNG_S:
+                continue
+            lock = _locked(folder)
+            if lock is not None:
+                _remove(folder, lock)
 
 
 def snapshot(

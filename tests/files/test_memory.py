@@ -9,7 +9,10 @@ import mmap
 import os
 import resource
 import stat
+import subprocess
+import sys
 import tempfile
+import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -627,7 +630,7 @@ def content_of(folder: Snapshot) -> dict[str, bytes]:
 def test_a_folder_has_all_files_and_is_gone_when_it_is_closed() -> None:
     before = descriptors()
     folder = snapshot(Source(FILES), "r")
-    assert len(descriptors() - before) == len(FILES)
+    assert len(descriptors() - before) == len(FILES) + 1  # the folder's lock
     assert content_of(folder) == FILES
     assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
     assert folder.path.parent == Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())
@@ -743,7 +746,7 @@ def test_files_of_this_machine_are_linked_where_they_lie(shelf: Path, tmp_path: 
         with snapshot(provider, "r") as folder:
             assert Path(os.readlink(folder.path / "onnx" / "model.onnx")) == place
             assert content_of(folder) == {"onnx/model.onnx": CONTENT}
-            assert descriptors() == before
+            assert len(descriptors() - before) == 1  # the folder's lock
         with pytest.raises(ModelFileNotFoundError):
             snapshot(provider, "r", ["missing"])
     assert place.read_bytes() == CONTENT
@@ -867,3 +870,40 @@ def test_dropped_pages_are_zero_and_take_no_memory() -> None:
     assert status.st_ino == file.inode
     assert status.st_blocks * 512 < 3 * part
     assert view == b"x" * part + bytes(2 * part) + b"x" * part
+
+
+def test_folders_of_killed_processes_are_swept_and_those_of_others_stay(tmp_path: Path) -> None:
+    code = """
+        import os, sys, pathlib
+        from tabml.files import MemoryProvider, Snapshot
+        from tabml.files import folder
+        folder._MEMORY = pathlib.Path(sys.argv[1])
+        held = Snapshot(MemoryProvider({("me", "a"): b"x"}), "me")
+        held.add(["a"])
+        print(held.path, flush=True)
+        sys.stdin.read()
+        os._exit(9)
+    """
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    with start() as killed, start() as living:
+        assert killed.stdout is not None
+        assert living.stdout is not None
+        left, kept = (Path(each.stdout.readline().strip()) for each in (killed, living) if each.stdout)
+        killed.kill()
+        killed.wait()
+        assert left.is_dir()
+        for folder in (left, kept):
+            os.utime(folder, (0, 0))
+        with start() as sweeping:
+            assert sweeping.stdout is not None
+            assert Path(sweeping.stdout.readline().strip()).is_dir()
+            assert not left.exists()
+            assert (kept / "a").is_symlink()
+            sweeping.kill()
+        living.kill()
