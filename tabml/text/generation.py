@@ -6,11 +6,12 @@ import re
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from os import PathLike
 from typing import Any
 
 from tabml.cancellation import Cancellation, current_cancellation
 from tabml.errors import ModelKindError, OptionError
-from tabml.files import FileProvider, Progress
+from tabml.files import FileProvider, FileRef, Progress
 from tabml.files.sources import ModelSource, resolve
 from tabml.generation.arguments import check_text, flag, one_of, whole
 from tabml.generation.generator import Generator
@@ -121,8 +122,10 @@ class TextGenerator(TextModel[_Open], Generator):
         if adapters is not None and not isinstance(adapters, Mapping):
             raise OptionError(f"adapters={adapters!r:.60} must map names to adapters")
         self._adapters = dict(adapters or {})
-        for name in self._adapters:
+        for name, source in self._adapters.items():
             _check_adapter_name(name)
+            if not isinstance(source, str | PathLike | FileRef):
+                raise OptionError(f"adapters[{name!r}]={source!r:.60} must be a name, a Path or a FileRef")
 
     def _build(self, repository: Repository) -> _Open:
         opened = _Open(self._build_gguf(repository) if repository.is_gguf else self._build_folder(repository))

@@ -373,6 +373,12 @@ def test_other_kinds_and_lies_are_refused(
     assert model.adapters == ()
 
 
+@pytest.mark.parametrize("source", [None, 5, {}])
+def test_where_an_adapter_comes_from_is_looked_at_before_anything_is_loaded(source: Any, base: Path) -> None:
+    with pytest.raises(OptionError, match=r"adapters\['mine'\]=.* must be a name, a Path or a FileRef"):
+        TextGenerator(base, adapters={"mine": source})
+
+
 def test_one_for_another_model_is_refused(model: TextGenerator, base: Path, tmp_path: Path) -> None:
     far = write(tmp_path / "far", base, 1, rename=lambda name: name.replace("layers.0", "layers.77"))
     with pytest.raises(CorruptModelError, match=r"no layer 'model\.layers\.77"):
