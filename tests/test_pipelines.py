@@ -47,6 +47,7 @@ def test_options_are_those_of_the_classes(pipeline: Pipeline) -> None:
         kind = getattr(importlib.import_module(module), name)
         signature = inspect.signature(kind).parameters
         said = ("model", "files", "revision", "architecture", "truncate_dim")
+        said += ("progress", "allow_pickle", "trust_remote_code")  # of programs, which no server offers
         expected = {
             key: each.default or (each.default if each.default is False else 0 if key in _NUMBERS else "")
             for key, each in signature.items()

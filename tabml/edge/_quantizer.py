@@ -7,6 +7,7 @@ convolutions with float inputs made EfficientNet-Lite0 2.4 times slower instead 
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ except ImportError as problem:
 if TYPE_CHECKING:
     from typing import Self
 
+_TURN = threading.Lock()
+"""Of two runs at once one now and then finds tensors without names."""
 _Ops = qtyping.TFLOperationName
 _BLOCK = 32
 _FULLY_CONNECTED, _EMBEDDING_LOOKUP = 9, 7
@@ -73,6 +76,13 @@ def quantised(
     Raises:
         ModelKindError: the quantiser can't do this model.
     """
+    with _TURN:
+        return _quantised(model, recipe, signature, samples, threads)
+
+
+def _quantised(
+    model: bytes, recipe: str, signature: str, samples: Iterable[Mapping[str, NDArray[Any]]], threads: int
+) -> bytes:
     found = {"int8-dynamic": _dynamic, "int8": _static, "int4": _mixed}[recipe](model)
     try:
         ranges = _ranges(model, found, signature, samples, threads) if recipe == "int8" else None
