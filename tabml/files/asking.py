@@ -14,10 +14,12 @@ from tabml.errors import (
     ProviderTimeoutError,
     ProviderUnavailableError,
     TabmlError,
+    UnavailableHereError,
 )
 from tabml.files.types import MAX_MODEL_BYTES, FileInfo, FileProvider, FileRef, FileStream, LocalFiles, verify
 
-_MEANING: tuple[tuple[type[Exception], type[ProviderError]], ...] = (
+_MEANING: tuple[tuple[type[Exception], type[TabmlError]], ...] = (
+    (NotImplementedError, UnavailableHereError),
     (FileNotFoundError, ModelFileNotFoundError),
     (PermissionError, ProviderAccessError),
     (TimeoutError, ProviderTimeoutError),
@@ -33,7 +35,7 @@ def _asking(name: str) -> Iterator[None]:
     except (TabmlError, MemoryError):
         raise
     except Exception as problem:
-        kind = next((ours for theirs, ours in _MEANING if isinstance(problem, theirs)), ProviderError)
+        kind: type[TabmlError] = next((ours for theirs, ours in _MEANING if isinstance(problem, theirs)), ProviderError)
         said = " ".join(str(problem).split())[:200]
         raise kind(f"{name}: the provider failed: {type(problem).__name__}: {said}") from problem
 
@@ -69,7 +71,10 @@ def chunks(stream: FileStream, ref: FileRef) -> Iterator[bytes | memoryview]:
             return
         if not isinstance(chunk, bytes | bytearray | memoryview):
             raise ProviderError(f"{ref}: the provider gave a {type(chunk).__name__} for a chunk of bytes")
-        yield memoryview(chunk).cast("B") if isinstance(chunk, memoryview) else chunk
+        if isinstance(chunk, memoryview):
+            with _asking(str(ref)):
+                chunk = chunk.cast("B")
+        yield chunk
 
 
 def listed(provider: FileProvider, repo: str, revision: str | None) -> Sequence[FileInfo]:

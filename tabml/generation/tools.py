@@ -53,17 +53,21 @@ def parse_tool_calls(text: str) -> tuple[str, tuple[ToolCall, ...]]:
 
 def _pieces(text: str, begin: int) -> Iterator[tuple[int, int, Any]]:
     """What may be calls: where each begins and ends, and its value."""
-    marked = sorted([*_FUNCTION.finditer(text, begin), *_TAGGED.finditer(text, begin)], key=lambda one: one.start())
-    for one in marked:
-        yield one.start(), one.end(), _value(one)
-    if not marked:
+    at, is_marked = begin, False
+    for one in sorted([*_FUNCTION.finditer(text, begin), *_TAGGED.finditer(text, begin)], key=lambda one: one.start()):
+        is_marked = True
+        if one.start() >= at:  # not within another one
+            yield one.start(), one.end(), _value(one)
+            at = one.end()
+    if not is_marked:
         yield begin, len(text), _json(re.sub(r"^\s*(\[TOOL_CALLS\]|<\|python_tag\|>)", "", text[begin:]).strip())
 
 
 def _value(found: re.Match[str]) -> Any:
     if found.re is _FUNCTION:
         return {"name": found[1], "arguments": _json(found[2])}
-    return _json(found[1])
+    inside = _FUNCTION.match(found[1])
+    return _json(found[1]) if inside is None else _value(inside)
 
 
 def _read(value: Any) -> tuple[str, Mapping[str, Any]] | None:

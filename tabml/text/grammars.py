@@ -13,6 +13,9 @@ from tabml.generation.options import GenerationOptions
 
 TOO_COMPLICATED = "is more complicated than llguidance can follow; make it simpler"
 _MOST_REMAINDERS, _MOST_PLACES = 100_000, 20
+_DATA = ("const", "enum", "default", "examples")
+_JOINING = ("allOf", "anyOf", "oneOf", "if", "then", "else")
+_MOST_JOINED = 300
 _PLACE = re.compile(r"\s*((\d+)? \||\^\s*$)")
 _BEGIN = re.compile(r"^(at \d+\(\d+\): )?(failed to compile JSON schema: )?")
 _JSON_OBJECT = '{"type": "object"}'
@@ -66,23 +69,53 @@ def _only(mask: bytes, token: int) -> bool:
 
 def _check_multiples(schema: Any) -> None:
     """Refuse numbers for which llguidance would make a state for each remainder: a million take 20 seconds."""
-    found: set[Decimal] = set()
-    left = [schema]
+    left = [schema] if '"multipleOf"' in json.dumps(schema) else []
     while left:
         part = left.pop()
-        if isinstance(part, dict):
-            said = part.get("multipleOf")
-            if isinstance(said, int | float) and not isinstance(said, bool) and said > 0:
-                found.add(Decimal(str(said)))
-            left.extend(part.values())
-        elif isinstance(part, list):
+        if isinstance(part, list):
             left.extend(part)
+        elif isinstance(part, dict):
+            _check_joined(_joined(part, schema))
+            left.extend(value for key, value in part.items() if key not in _DATA)
+
+
+def _joined(part: dict[str, Any], schema: Any) -> set[Decimal]:
+    """The numbers that a value must be a multiple of at the same time, by one object of a schema and those it joins."""
+    found: set[Decimal] = set()
+    seen: set[int] = set()
+    left: list[Any] = [part]
+    while left:
+        each = left.pop()
+        if not isinstance(each, dict) or id(each) in seen:
+            continue
+        seen.add(id(each))
+        if len(seen) > _MOST_JOINED:
+            raise ValueError(f"it joins more than {_MOST_JOINED} schemas, and has multipleOf; make it simpler")
+        said = each.get("multipleOf")
+        if isinstance(said, int | float) and not isinstance(said, bool) and 0 < said < math.inf:
+            found.add(Decimal(str(said)))
+        for key in _JOINING:
+            inner = each.get(key)
+            left.extend(inner if isinstance(inner, list) else [inner])
+        left.append(_referred(each.get("$ref"), schema))
+    return found
+
+
+def _referred(reference: Any, schema: Any) -> Any:
+    """What a reference within the schema leads to."""
+    if not isinstance(reference, str) or not reference.startswith("#/"):
+        return None
+    for part in reference[2:].split("/"):
+        schema = schema.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(schema, dict) else None
+    return schema
+
+
+def _check_joined(found: set[Decimal]) -> None:
     places = max((-int(each.normalize().as_tuple().exponent) for each in found), default=0)
     if places > _MOST_PLACES or math.lcm(*(int(each.scaleb(max(0, places))) for each in found)) > _MOST_REMAINDERS:
         shown = ", ".join(sorted(map(str, found))[:5])
         raise ValueError(
-            f"multipleOf {shown} has too many remainders; their least common multiple can be "
-            f"{_MOST_REMAINDERS} at the most"
+            f"multipleOf {shown} has too many remainders; their least common multiple can be {_MOST_REMAINDERS} at the most"
         )
 
 

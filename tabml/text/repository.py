@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from contextlib import suppress
@@ -26,12 +27,35 @@ _VOCABULARIES = (
     "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
 )  # fmt: skip
 """Of tokenizers that have no ``tokenizer.json``."""
-_VOCABULARIES_OF = {
-    "marian": ("source.spm", "target.spm", "vocab.json", "target_vocab.json"),
+_OWN_VOCABULARIES = {
+    "bartpho": ("dict.txt", "sentencepiece.bpe.model"),
+    "bertgeneration": ("spiece.model",),
+    "bertjapanese": ("vocab.txt", "spiece.model"),
+    "bertweet": ("vocab.txt", "bpe.codes"),
+    "biogpt": ("vocab.json", "merges.txt"),
+    "blenderbotsmall": ("vocab.json", "merges.txt"),
+    "byt5": (),
+    "canine": (),
+    "cpm": ("spiece.model",),
+    "cpmant": ("vocab.txt",),
+    "ctrl": ("vocab.json", "merges.txt"),
+    "esm": ("vocab.txt",),
+    "flaubert": ("vocab.json", "merges.txt"),
     "fsmt": ("vocab-src.json", "vocab-tgt.json", "merges.txt"),
+    "gptneoxjapanese": ("vocab.txt", "emoji.json"),
+    "gptsw3": ("spiece.model",),
+    "m2m100": ("vocab.json", "sentencepiece.bpe.model"),
+    "marian": ("source.spm", "target.spm", "vocab.json", "target_vocab.json"),
+    "myt5": ("byte_maps.json",),
+    "perceiver": (),
+    "phobert": ("vocab.txt", "bpe.codes"),
+    "plbart": ("sentencepiece.bpe.model",),
     "prophetnet": ("prophetnet.tokenizer",),
+    "rocbert": ("vocab.txt", "word_shape.json", "word_pronunciation.json"),
+    "tapas": ("vocab.txt",),
+    "xlm": ("vocab.json", "merges.txt"),
 }
-"""Of types of models whose tokenizers read nothing else."""
+"""Of tokenizers of transformers that never read ``tokenizer.json``, by their class or the type of model, in short."""
 _SENTENCE_SETTINGS = "sentence_bert_config.json"
 SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", _SENTENCE_SETTINGS)
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -44,7 +68,8 @@ _SHARDS_AT_ONCE = 2  # one fills the gaps of the other; more are slower, and the
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _OF_TRAINING = re.compile(r"(^|/)(training_args|optimizer|scheduler|rng_state|scaler|trainer_state)[\w-]*\.\w+$")
 """Files that are pickled too, and are no weights."""
-_SHARD_OF = re.compile(r"(-\d+-of-\d+)?\.\w+$")
+_PART = re.compile(r"-\d+-of-\d+\.")
+_SHARD = re.compile(r"(-\d+-of-\d+)?\.\w+$")
 
 
 class Repository:
@@ -81,6 +106,7 @@ class Repository:
         self.metadata: dict[str, Any] = {}
         """Of a GGUF file, once it is fetched."""
         self._inside = "" if self.is_gguf else ref.path.rpartition("/")[0]
+        self._code = ""
         self._shards: list[str] = []
         self._unpickled: list[MemoryFile] = []
 
@@ -91,8 +117,11 @@ class Repository:
 
     @property
     def path(self) -> Path:
-        """Where the model itself is: the folder, or one inside it, as old sentence-transformers have it."""
-        return self._folder.path / self._inside
+        """Where the model itself is: the folder, or one inside it, as old sentence-transformers have it.
+
+        With code it is by a name for that code, which transformers calls its package by: other code never has the same.
+        """
+        return self._folder.path / self._inside / self._code
 
     def own(self, name: str) -> str:
         """The name, from the folder on, of a file that lies where the model itself is."""
@@ -150,11 +179,18 @@ class Repository:
         checks.check_tokenizer_config(tokenizer, where, trusts_code=trusts_code)
         if trusts_code:
             self._fetch_code(checks.modules_of(self.config, where) | checks.modules_of(tokenizer or {}, where))
-        kind = self.config.get("model_type")
-        if kind in _VOCABULARIES_OF or self.own(_TOKENIZER) not in self._folder:
-            self._folder.add(optional=map(self.own, _VOCABULARIES_OF.get(str(kind), _VOCABULARIES)))
+        self._folder.add(optional=map(self.own, self._vocabularies(tokenizer or {})))
         if self.own(_TOKENIZER) in self._folder:
             checks.check_tokenizer(self._folder.read(self.own(_TOKENIZER), checks.MAX_TOKENIZER_BYTES), where)
+
+    def _vocabularies(self, tokenizer: dict[str, Any]) -> tuple[str, ...]:
+        """The files beside ``tokenizer.json``, or instead of it, that the model's tokenizer reads."""
+        kind = str(tokenizer.get("tokenizer_class") or "").removesuffix("Fast").removesuffix("Tokenizer")
+        for said in (kind, str(self.config.get("model_type") or "")):
+            own = _OWN_VOCABULARIES.get(re.sub(r"[-_]", "", said.lower()))
+            if own is not None:
+                return own
+        return () if self.own(_TOKENIZER) in self._folder else _VOCABULARIES
 
     def _fetch_code(self, named: set[str]) -> None:
         """The files of code, and those beside them, which they may import."""
@@ -164,6 +200,13 @@ class Repository:
         with suppress(ModelFileNotFoundError, NotImplementedError):  # a provider that can't list
             beside = self._folder.listed(self.own("*.py"))
             self._folder.add([name for name in beside if name.rpartition("/")[0] == self._inside])
+        digest = hashlib.sha256()
+        for name in sorted(each for each in self._folder.names if each.endswith(".py")):
+            content = self._folder.read(name)
+            digest.update(f"{name} {len(content)} ".encode() + content)
+        code = f"code_{digest.hexdigest()[:32]}"
+        self._folder.link(self.own(code), self.path)
+        self._code = code
 
     def _fetch_layout(self) -> list[str]:
         """The folders of ``modules.json``, without the one of the model itself, which it may put inside."""
@@ -197,9 +240,10 @@ class Repository:
     def _fetch_shards(self) -> list[str]:
         index, whole = self.own(_INDEX), self.own(_WEIGHTS)
         meant = self.ref.path
+        is_part = _PART.search(meant) is not None
         if meant.endswith(_PICKLED):
-            return self._fetch_pickled([meant], whole)
-        if meant.endswith(".safetensors") and meant != whole:
+            return self._fetch_pickled(self._pickled(_PART.sub(".", meant)) if is_part else [meant], whole)
+        if meant.endswith(".safetensors") and meant != whole and not is_part:
             self._folder.add([meant])
             self._folder.link(whole, self.root / meant)
             return [meant]
@@ -257,10 +301,15 @@ class Repository:
         with suppress(ModelFileNotFoundError, NotImplementedError):
             listed = [name for name in self._folder.listed("*") if name.rpartition("/")[0] == folder]
             found = sorted(name for name in listed if name.endswith(_PICKLED) and not _OF_TRAINING.search(name))
-        named = [name for name in found if _SHARD_OF.sub("", name.rpartition("/")[2]) in (f"pytorch_{stem}", stem)]
+        stems = (f"pytorch_{stem.removeprefix('pytorch_')}", stem)
+        named = [name for name in found if name.endswith(".bin") and _SHARD.sub("", name.rpartition("/")[2]) in stems]
         if not found:
             others = " nor an index of such files" if instead_of == self.own(_WEIGHTS) else ""
             raise ModelFileNotFoundError(f"{self.name} has {'neither' if others else 'no'} {instead_of}{others}")
+        if len(found) > 1 and not named:
+            raise ModelFileNotFoundError(
+                f"{self.name} has several files of pickled weights, {', '.join(found[:5])}; give the path of the one that is meant"
+            )
         return named or found
 
     def _fetch_pickled(self, names: list[str], to: str) -> list[str]:

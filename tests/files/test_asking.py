@@ -14,6 +14,7 @@ from tabml.errors import (
     ProviderError,
     ProviderTimeoutError,
     ProviderUnavailableError,
+    UnavailableHereError,
 )
 from tabml.files import CachingProvider, FileInfo, FileRef, FileStream, ResidentFiles, Snapshot, read_bytes, snapshot
 
@@ -154,3 +155,17 @@ def test_what_progress_raises_is_not_called_the_providers() -> None:
 def test_views_of_numbers_count_as_their_bytes() -> None:
     content = memoryview(b"\1\0\2\0").cast("H")
     assert ResidentFiles(Custom(lambda: FileStream([content]))).hold(REF).view() == b"\1\0\2\0"  # type: ignore[list-item]
+
+
+def test_a_provider_that_cannot_list_says_so_in_python() -> None:
+    with (
+        Snapshot(Custom(lambda: FileStream([b"{}"]), raising(NotImplementedError("no lists"))), "me/model") as folder,
+        pytest.raises(UnavailableHereError, match="me/model: the provider failed: NotImplementedError: no lists"),
+    ):
+        folder.listed("*")
+
+
+def test_views_that_are_no_bytes_in_a_row_are_told() -> None:
+    views = [memoryview(bytes(8))[::2]]
+    with pytest.raises(ProviderError, match="the provider failed: TypeError"):
+        ResidentFiles(Custom(lambda: FileStream(views))).hold(REF)  # type: ignore[arg-type]

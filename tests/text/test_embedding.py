@@ -292,7 +292,6 @@ def _change(path: Path, **values: Any) -> None:
         ("1_Pooling/config.json", {"pooling_mode": ["mean"] * 1000}),
         ("1_Pooling/config.json", {"pooling_mode": []}),
         ("1_Pooling/config.json", {"pooling_mode": 5}),
-        ("1_Pooling/config.json", {"word_embedding_dimension": 7}),
         ("sentence_bert_config.json", {"max_seq_length": 0}),
         ("sentence_bert_config.json", {"max_seq_length": "x"}),
         ("sentence_bert_config.json", {"tokenizer_name_or_path": "/etc"}),

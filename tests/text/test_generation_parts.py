@@ -235,3 +235,17 @@ def test_what_is_no_call_beside_a_good_one_stays_text(text: str, left: str) -> N
     found, calls = parse_tool_calls(text)
     assert found == left
     assert [call.name for call in calls] == ["add"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>\n<function=add>{"a": 1}</function>\n</tool_call>',
+        '<tool_call>{"name": "add", "arguments": {"code": "<function=x>{}</function>"}}</tool_call>',
+        '<function=add>{"s": "</tool_call>"}</function>',
+    ],
+)
+def test_a_call_within_a_call_is_none_of_its_own(text: str) -> None:
+    left, calls = parse_tool_calls(text)
+    assert left == ""
+    assert [call.name for call in calls] == ["add"]

@@ -15,8 +15,10 @@ from tabml.text.grammars import lark
 @pytest.mark.parametrize(
     "schema",
     [{}, {"type": "number", "multipleOf": 0.01}, {"type": "integer", "multipleOf": 1000}, {"properties": {"multipleOf": {"type": "string"}}},
-     {"allOf": [{"type": "integer", "multipleOf": each} for each in (2, 3, 5)]}, {"type": "string", "maxLength": 100_000}],
-    ids=json.dumps,
+     {"allOf": [{"type": "integer", "multipleOf": each} for each in (2, 3, 5)]},
+     {"properties": {"a": {"type": "number", "multipleOf": 0.0001}, "b": {"type": "integer", "multipleOf": 5000}}},
+     {"const": {"multipleOf": 1_000_000}}, {"anyOf": [{"const": f"{each}"} for each in range(500)]}, {"type": "string", "maxLength": 100_000}],
+    ids=lambda schema: json.dumps(schema)[:60],
 )  # fmt: skip
 def test_usual_schemas_pass(schema: dict[str, Any]) -> None:
     assert "%json" in (lark(GenerationOptions(json_schema=json.dumps(schema))) or "")
@@ -25,8 +27,9 @@ def test_usual_schemas_pass(schema: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "schema",
     [{"type": "integer", "multipleOf": 999_983}, {"type": "number", "multipleOf": 1e-300},
-     {"allOf": [{"type": "integer", "multipleOf": each} for each in (97, 89, 83)]}, {"type": "number", "multipleOf": 1e300}],
-    ids=json.dumps,
+     {"allOf": [{"type": "integer", "multipleOf": each} for each in (97, 89, 83)]}, {"type": "number", "multipleOf": 1e300},
+     {"$ref": "#/$defs/a", "multipleOf": 997, "$defs": {"a": {"type": "integer", "multipleOf": 991}}}],
+    ids=lambda schema: json.dumps(schema)[:60],
 )  # fmt: skip
 def test_numbers_that_would_compile_for_half_a_minute_are_refused(schema: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=r"^json_schema: multipleOf .* too many remainders"):

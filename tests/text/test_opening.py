@@ -208,3 +208,43 @@ def test_only_the_files_that_the_type_of_model_needs_are_asked_for(
     assert {path.name for path in tiny(recipe).iterdir()} <= asked
     assert not asked & unasked
     assert len(asked) <= 14
+
+
+def test_a_tokenizer_that_never_reads_its_json_gets_its_vocabulary(tiny: TinyModels, tmp_path: Path) -> None:
+    shutil.copytree(tiny("masked"), tmp_path / "model")
+    letters = ["<cls>", "<pad>", "<eos>", "<unk>", *"ACDEFGHIKLMNPQRSTVWY", "<mask>"]
+    (tmp_path / "model" / "vocab.txt").write_text("\n".join(letters))
+    (tmp_path / "model" / "tokenizer_config.json").write_text('{"tokenizer_class": "EsmTokenizer"}')
+    with Tokenizer(tmp_path / "model") as model:
+        assert model.encode("M K T", special_tokens=False).tokens == ("M", "K", "T")
+
+
+def test_the_table_of_such_tokenizers_is_that_of_transformers() -> None:
+    from transformers import TokenizersBackend
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
+
+    from tabml.text.repository import _OWN_VOCABULARIES
+
+    others = {
+        "clvp",
+        "dia",
+        "mgpstr",
+        "rag",
+        "siglip",
+        "speech2text",
+        "speecht5",
+        "vits",
+        "wav2vec2ctc",
+        "wav2vec2phonemectc",
+    }
+    seen = set()
+    for name in set(filter(None, TOKENIZER_MAPPING_NAMES.values())):
+        kind = tokenizer_class_from_name(name)
+        if kind is None or issubclass(kind, TokenizersBackend):
+            continue
+        short = name.removesuffix("Tokenizer").lower()
+        seen.add(short)
+        if short not in others:
+            wanted = set((getattr(kind, "vocab_files_names", None) or {}).values())
+            assert wanted - {"tokenizer_config.json", "tokenizer.json"} == set(_OWN_VOCABULARIES[short]), name
+    assert set(_OWN_VOCABULARIES) <= seen

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -221,3 +224,67 @@ def test_who_opens_a_model_sees_how_far_its_files_are(tiny: TinyModels) -> None:
 def test_trust_is_yes_or_no(name: str) -> None:
     with pytest.raises(OptionError, match=name):
         open_pipeline("fill-mask", Path("."), **{name: "yes"})  # type: ignore[call-overload]
+
+
+def test_the_code_of_one_model_is_never_that_of_another_nor_of_the_programs_own(
+    tiny: TinyModels, tmp_path: Path
+) -> None:
+    folders = [
+        with_code(tiny("llama_chat"), tmp_path / name, "AutoModelForCausalLM", "LlamaForCausalLM")
+        for name in ("a", "b")
+    ]
+    for number, folder in enumerate(folders):
+        (folder / "helper.py").write_text(f"FACTOR = {number}\n")
+    code = """
+        import sys
+        from pathlib import Path
+        import transformers
+        from tabml.text import TextGenerator
+
+        def own(folder):
+            return transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).factor
+
+        def ours(folder):
+            with TextGenerator(Path(folder), trust_remote_code=True) as model:
+                return model.load()._ready().engine._model.factor
+
+        a, b, first = sys.argv[1:]
+        calls = [own, ours] if first == "own" else [ours, own]
+        print([call(folder) for call in (*calls, *calls) for folder in (a, b)])
+    """
+    for first in ("own", "ours"):
+        env = {**os.environ, "HF_HOME": str(tmp_path / f"home-{first}"), "HF_HUB_OFFLINE": "1"}
+        ran = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code), *map(str, folders), first],
+            capture_output=True, text=True, env=env, check=False,
+        )  # fmt: skip
+        assert ran.stdout.strip() == "[0, 1, 0, 1, 0, 1, 0, 1]", ran.stderr[-2000:]
+
+
+def test_a_part_that_is_meant_is_all_of_them(tiny: TinyModels, tmp_path: Path) -> None:
+    import transformers
+
+    names = ("pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin")
+    folder = pickled(tiny("llama_chat"), tmp_path / "pickled", *names)
+    sharded = tmp_path / "sharded"
+    shutil.copytree(tiny("llama_chat"), sharded, ignore=shutil.ignore_patterns("model.safetensors"))
+    transformers.AutoModelForCausalLM.from_pretrained(tiny("llama_chat")).save_pretrained(
+        sharded, max_shard_size="50KB"
+    )
+    part = sorted(sharded.glob("model-00001-of-*.safetensors"))[0]
+    with TextGenerator(tiny("llama_chat")) as plain:
+        expected = plain.generate("hello", GREEDY).text
+    with TextGenerator(folder / names[1], allow_pickle=True) as one, TextGenerator(part) as other:
+        assert one.generate("hello", GREEDY).text == other.generate("hello", GREEDY).text == expected
+
+
+def test_of_several_pickled_files_the_usual_one_is_read_or_else_none(tiny: TinyModels, tmp_path: Path) -> None:
+    folder = pickled(tiny("llama_chat"), tmp_path / "pickled", "pytorch_model.bin")
+    for name in ("model.ckpt", "other.pt"):
+        (folder / name).write_bytes(b"something else")
+    with TextGenerator(folder, allow_pickle=True) as model:
+        model.load()
+    (folder / "pytorch_model.bin").unlink()
+    said = r"model\.ckpt, other\.pt; give the path of the one"
+    with TextGenerator(folder, allow_pickle=True) as model, pytest.raises(ModelFileNotFoundError, match=said):
+        model.load()

@@ -59,7 +59,7 @@ def token_limit(tokenizer: Any, config: Any) -> int:
     if isinstance(positions, int) and positions > 0:
         offset = (getattr(config, "pad_token_id", None) or 0) + 1 if config.model_type in _OFFSET_POSITIONS else 0
         found.append(positions - offset)
-    limit = min(found)
+    limit = min((each for each in found if each > 0), default=UNKNOWN_LIMIT)  # -1 says that nobody knows
     return limit if limit < 1 << 24 else UNKNOWN_LIMIT
 
 
@@ -151,14 +151,15 @@ class SafeTokenizer:
 
         Tokens depend on what is close to them, so those that the model reads are the same ones.
         """
-        begin = text[: self._most_characters]
+        from_left = self.native.truncation_side != "left"
+        begin = text[: self._most_characters] if from_left else text[-self._most_characters :]
         if len(begin) == len(text):
             return text
         count = len(self(begin, add_special_tokens=False)["input_ids"])
         if count <= 2 * self.limit + _MARGIN:
             return text
         if not truncate:
-            raise OptionError(f"{name} begins with {count} tokens and goes on; this model reads {self.limit}: {remedy}")
+            raise OptionError(f"{name} has more than {count} tokens; this model reads {self.limit}: {remedy}")
         return begin
 
     def check_length(self, length: int, name: str, remedy: str = _SHORTEN) -> None:

@@ -36,7 +36,7 @@ LOADING = threading.RLock()
 """Held during every load of a model or tokenizer."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_NO_MATTER = re.compile(r"(position_ids|token_type_ids|\.masked_bias|\.attn\.bias|\.attention\.bias|\.inv_freq)$")
+_NO_MATTER = re.compile(r"(position_ids|token_type_ids|mask|\.masked_bias|\.attn\.bias|\.attention\.bias|\.inv_freq)$")
 """Buffers that models compute, and that old files have."""
 _POOLER = re.compile(r"^pooler\.")
 _OTHER_HEADS = re.compile(r"(^|\.)(pooler|seq_relationship|sop_classifier)\.")
@@ -219,6 +219,7 @@ def read_weights(kind: Any, repository: Repository, *, is_body: bool = False, **
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are told by name
+            return_dict=True,
             **options,
         )
     _check_whole(model, info, repository.name, is_body=is_body)
@@ -229,9 +230,16 @@ def read_weights(kind: Any, repository: Repository, *, is_body: bool = False, **
 def _refused_early(name: str, *, is_body: bool) -> Iterator[None]:
     """Look at what is missing as soon as transformers knows: it makes up tensors before it tells, of gigabytes if asked."""
     plain = transformers.PreTrainedModel._finalize_model_loading
+    mine = threading.get_ident()
 
     def checked(model: Any, load_config: Any, info: Any) -> Any:
-        tied = model.all_tied_weights_keys.keys()  # looked at once they are tied
+        if threading.get_ident() != mine:  # a load of somebody else's
+            return plain(model, load_config, info)
+        model.mark_tied_weights_as_initialized(info)
+        ties = model.all_tied_weights_keys
+        tied = ties.keys() | {
+            source for tied, source in ties.items() if tied not in info.missing_keys
+        }  # looked at later
         told = re.compile("|".join(model._keys_to_ignore_on_load_missing or ["(?!)"]))
         _refuse("are missing", (key for key in info.missing_keys - tied if not told.search(key)), name, is_body=is_body)
         _refuse_shapes(info.mismatched_keys, name)
@@ -247,7 +255,10 @@ def _own_code(repository: Repository) -> Iterator[None]:
     if not repository.trust_remote_code:
         yield
         return
-    with replaced(dynamic_module_utils, "HF_MODULES_CACHE", _folder_of_code().name):
+    with (
+        replaced(dynamic_module_utils, "HF_MODULES_CACHE", _folder_of_code().name),
+        replaced(dynamic_module_utils, "TRANSFORMERS_DYNAMIC_MODULE_NAME", "tabml_modules_of_models"),
+    ):
         yield
 
 
@@ -332,10 +343,12 @@ def _check_whole(model: Any, info: dict[str, Any], name: str, *, is_body: bool) 
     not_tied = (key for key in absent if not (key in found and found[key].data_ptr() in read))
     _refuse("are missing", not_tied, name, is_body=is_body)
     _refuse_shapes(info["mismatched_keys"], name)
-    strange = {key for key in info["unexpected_keys"] if not _OTHER_HEADS.search(key)}
-    if is_body:  # heads are beside it
-        parts = {part for part, _ in model.named_children()}
-        strange = {key for key in strange if key.removeprefix(f"{model.base_model_prefix}.").split(".")[0] in parts}
+    parts = {part for owner in (model, model.base_model) for part, _ in owner.named_children()}
+    strange = {
+        key
+        for key in info["unexpected_keys"]
+        if key.removeprefix(f"{model.base_model_prefix}.").split(".")[0] in parts and not _OTHER_HEADS.search(key)
+    }  # what is beside these parts is a head, or was left by training
     _refuse("are not of the model that its configuration describes", strange, name, is_body=is_body)
     unread = [key for key, value in found.items() if value.device.type == "meta"]
     if unread:

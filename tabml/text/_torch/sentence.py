@@ -56,12 +56,11 @@ class Pooling(nn.Module):
         self.modes, self.include_prompt = tuple(modes), include_prompt
 
     @classmethod
-    def of(cls, config: Any, width: int, name: str) -> Pooling:
+    def of(cls, config: Any, name: str) -> Pooling:
         """From the module's ``config.json``.
 
         Args:
             config: Its content.
-            width: Of a token's vector.
             name: Of the file, for messages.
 
         Raises:
@@ -69,11 +68,6 @@ class Pooling(nn.Module):
         """
         if not isinstance(config, dict):
             raise CorruptModelError(f"{name} is missing, or no JSON object")
-        said = config.get("word_embedding_dimension", width)
-        if said != width:
-            raise CorruptModelError(
-                f"{name}: word_embedding_dimension={said!r:.40}, and the model's vectors have {width}"
-            )
         modes = config.get("pooling_mode")
         if modes is None:
             keys = [key for key in _LEGACY_POOLING if key in config]
@@ -324,6 +318,7 @@ def _limit(tokenizer: Any, config: Any, settings: dict[str, Any], name: str) -> 
     said = settings.get("max_seq_length")
     limit = token_limit(tokenizer, config)
     if said is not None:
+        said = int(said) if isinstance(said, float) and said.is_integer() else said
         if type(said) is not int or said < 1:
             raise CorruptModelError(f"{name}: max_seq_length={said!r:.40} must be a whole number of at least 1")
         positions = getattr(config, "max_position_embeddings", None)
@@ -340,9 +335,7 @@ def _layout(repository: Repository, modules: list[dict[str, Any]], model: Any) -
         where = f"{repository.name}/{folder}"
         if kind == "Pooling" and pooling is None:
             name = f"{where}/config.json"
-            pooling = Pooling.of(
-                repository.json(f"{folder}/config.json"), model.config.get_text_config().hidden_size, name
-            )
+            pooling = Pooling.of(repository.json(f"{folder}/config.json"), name)
         elif kind == "Normalize":
             behind.append(Unit())
         elif kind == "Dense":

@@ -48,7 +48,9 @@ def _refuse_code(found: Mapping[str, Any], name: str, *, is_trusted: bool = Fals
     for key in _CODE_KEYS:
         if found.get(key) and not (is_trusted and key == "auto_map"):
             unsafe(
-                name, f"{key} asks for code of the repository to run, which tabml does for trust_remote_code=True alone"
+                name,
+                f"{key} asks for code of the repository to run, which tabml does for trust_remote_code=True alone, "
+                "and never for code of another repository",
             )
     if is_trusted and found.get("auto_map") is not None:
         modules_of(found, name)
@@ -67,7 +69,7 @@ def modules_of(found: Mapping[str, Any], name: str) -> set[str]:
             if each is None:
                 continue
             if not isinstance(each, str) or not _CLASS_OF_CODE.fullmatch(each):
-                unsafe(name, f"auto_map names {each!r:.80}, which must be a class of a file beside it, as 'file.Class'")
+                unsafe(name, f"auto_map names {each!r:.80}; only classes of files beside it run, as 'file.Class'")
             files.add(f"{each.partition('.')[0]}.py")
     return files
 
@@ -109,14 +111,15 @@ def _check_values(found: Mapping[str, Any], name: str, depth: int, *, trusts_cod
                     "pre-quantised weights are not supported; take the plain model and quantization='int8' or 'int4'",
                 )
         elif key in _FLAGS:
-            if (value is not None and type(value) is not bool) or (key == "return_dict" and value is False):
-                corrupt(name, f"{key}={value!r:.40} must be {'true' if key == 'return_dict' else 'true or false'}")
+            if value is not None and not (isinstance(value, int) and value in (0, 1)):
+                corrupt(name, f"{key}={value!r:.40} must be true or false")
         elif key.endswith("_token_id"):
             if not _are_ids(value):
                 corrupt(name, f"{key}={value!r:.60} must be the number of a token, or a list of such")
         elif key == "sliding_window":
-            if value is not None and type(value) not in (int, bool):
-                corrupt(name, f"{key}={value!r:.40} must be a number of tokens")
+            windows = value if isinstance(value, list) else [value]
+            if any(each is not None and type(each) not in (int, bool) for each in windows):
+                corrupt(name, f"{key}={value!r:.40} must be a number of tokens, or one for each layer")
         elif key == "model_type":
             if value is not None and (depth == 0 or value != "") and not _is_model_type(value):
                 corrupt(name, f"model_type={value!r:.60} must be a plain name")
@@ -138,10 +141,10 @@ def _check_values(found: Mapping[str, Any], name: str, depth: int, *, trusts_cod
 
 
 def _are_ids(value: Any) -> bool:
-    """Whether it is a token, several, or none (which some write as -1)."""
+    """Whether it is a token, several, or none (which some write as -1 or -100)."""
     if isinstance(value, list):
         return len(value) <= _MOST_ENDS and all(each is not None and _are_ids(each) for each in value)
-    return value is None or (type(value) is int and -1 <= value < 1 << 32)
+    return value is None or (type(value) is int and abs(value) < 1 << 32)
 
 
 def _is_model_type(value: Any) -> bool:
@@ -278,7 +281,7 @@ def check_tokenizer_config(config: Any, repo: str, *, trusts_code: bool = False)
     if added is not None and (not isinstance(added, dict) or len(added) > _MOST_ADDED):
         corrupt(name, f"added_tokens_decoder must be an object of at most {_MOST_ADDED} tokens")
     length = found.get("model_max_length")
-    if length is not None and (isinstance(length, bool) or not isinstance(length, int | float) or not length >= 1):
+    if length is not None and (isinstance(length, bool) or not isinstance(length, int | float)):
         corrupt(name, f"model_max_length={length!r:.40} must be a number of tokens")
     for key in _CONTENTS:  # transformers opens what they name, wherever that is
         if found.get(key) is not None:

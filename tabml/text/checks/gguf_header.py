@@ -18,6 +18,8 @@ _MAX_LISTED = 4 << 20
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
+_LAYERS_TOO_MANY = 16
+"""That have no tensors, because they were cut out of a model; each takes a library time."""
 _LAYER = re.compile(r"(?:enc\.)?blk\.(\d{1,6})\.")
 _BLOCKS = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 40),
@@ -72,7 +74,9 @@ class _Gguf:
             corrupt(self._name, f"general.alignment={alignment!r:.40} must be a power of two")
         ends = [self._tensor(alignment) for _ in range(tensors)]
         layers = found.get(f"{found.get('general.architecture')}.block_count")
-        if layers is not None and (type(layers) is not int or layers != len(self._layers)):
+        parts = found.get("split.count", 1)
+        is_good = type(layers) is int and len(self._layers) <= layers <= _LAYERS_TOO_MANY + 2 * len(self._layers)
+        if layers is not None and not is_good and not (type(parts) is int and parts > 1):
             corrupt(self._name, f"block_count={layers!r:.40}, and there are tensors of {len(self._layers)} layers")
         begin = -(-self._source.tell() // alignment) * alignment
         if begin + max(ends, default=0) > self._size:

@@ -50,7 +50,7 @@ _SIZE_OF = {
 }  # fmt: skip
 """Bits of an element (the safetensors format, 0.8)."""
 _WEIGHTS = ("F64", "F32", "F16", "BF16")
-_BUFFER = re.compile(r"(_ids|_index|\.masked_bias|\.attn\.bias|\.attention\.bias|num_batches_tracked)$")
+_BUFFER = re.compile(r"(_ids|_index|mask|\.masked_bias|\.attn\.bias|\.attention\.bias|num_batches_tracked)$")
 """What is no weight: places, masks, counts."""
 
 
