@@ -237,11 +237,10 @@ def _refused_early(name: str, *, is_body: bool) -> Iterator[None]:
             return plain(model, load_config, info)
         model.mark_tied_weights_as_initialized(info)
         ties = model.all_tied_weights_keys
-        tied = ties.keys() | {
-            source for tied, source in ties.items() if tied not in info.missing_keys
-        }  # looked at later
-        told = re.compile("|".join(model._keys_to_ignore_on_load_missing or ["(?!)"]))
-        _refuse("are missing", (key for key in info.missing_keys - tied if not told.search(key)), name, is_body=is_body)
+        sources = {source for key, source in ties.items() if key not in info.missing_keys}
+        missing = info.missing_keys - ties.keys() - sources  # tied ones are looked at once they are tied
+        fine = re.compile("|".join(model._keys_to_ignore_on_load_missing or ["(?!)"]))
+        _refuse("are missing", (key for key in missing if not fine.search(key)), name, is_body=is_body)
         _refuse_shapes(info.mismatched_keys, name)
         return plain(model, load_config, info)
 
