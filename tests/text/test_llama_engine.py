@@ -244,8 +244,10 @@ def test_a_fixed_number_of_tokens_can_be_had(model: TextGenerator) -> None:
 def test_a_prompt_without_room_is_refused_with_the_limit(model: TextGenerator) -> None:
     with pytest.raises(OptionError, match="context of 1024 leaves no room"):
         model.generate("word " * 1100)
-    with pytest.raises(OptionError, match="bytes"):
+    with pytest.raises(OptionError, match=r"prompt begins with \d+ tokens and goes on"):
         model.generate("word " * 1_000_000)
+    with pytest.raises(OptionError, match="bytes"):
+        model.count_tokens("word " * 1_000_000)
     full = model.generate("word " * 1000, GenerationOptions(max_new_tokens=500, seed=1))
     assert full.usage.prompt_tokens + full.usage.completion_tokens <= 1024
 
