@@ -66,9 +66,10 @@ def chunks(stream: FileStream, ref: FileRef) -> Iterator[bytes | memoryview]:
     """
     while True:
         with _asking(str(ref)):
-            chunk = next(stream, None)
-        if chunk is None:
-            return
+            try:
+                chunk = next(stream)
+            except StopIteration:
+                return
         if not isinstance(chunk, bytes | bytearray | memoryview):
             raise ProviderError(f"{ref}: the provider gave a {type(chunk).__name__} for a chunk of bytes")
         if isinstance(chunk, memoryview):

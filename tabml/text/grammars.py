@@ -14,6 +14,7 @@ from tabml.generation.options import GenerationOptions
 TOO_COMPLICATED = "is more complicated than llguidance can follow; make it simpler"
 _MOST_REMAINDERS, _MOST_PLACES = 100_000, 20
 _DATA = ("const", "enum", "default", "examples")
+_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _JOINING = ("allOf", "anyOf", "oneOf", "if", "then", "else")
 _MOST_JOINED = 300
 _PLACE = re.compile(r"\s*((\d+)? \||\^\s*$)")
@@ -76,7 +77,11 @@ def _check_multiples(schema: Any) -> None:
             left.extend(part)
         elif isinstance(part, dict):
             _check_joined(_joined(part, schema))
-            left.extend(value for key, value in part.items() if key not in _DATA)
+            for key, value in part.items():
+                if key in _BY_NAME and isinstance(value, dict):
+                    left.extend(value.values())
+                elif key not in _DATA:
+                    left.append(value)
 
 
 def _joined(part: dict[str, Any], schema: Any) -> set[Decimal]:

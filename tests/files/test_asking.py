@@ -103,6 +103,7 @@ def test_what_a_provider_raises_is_typed_and_names_the_file(
         (b"bytes", "which is no FileStream"),
         (["text"], "gave a str for a chunk of bytes"),
         ([5], "gave a int for a chunk of bytes"),
+        ([None], "gave a NoneType for a chunk of bytes"),
     ],
 )
 def test_so_is_what_it_gives_instead_of_bytes(

@@ -26,7 +26,8 @@ def test_usual_schemas_pass(schema: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "schema",
-    [{"type": "integer", "multipleOf": 999_983}, {"type": "number", "multipleOf": 1e-300},
+    [{"type": "integer", "multipleOf": 999_983}, {"properties": {"default": {"type": "integer", "multipleOf": 999_983}}},
+     {"type": "number", "multipleOf": 1e-300},
      {"allOf": [{"type": "integer", "multipleOf": each} for each in (97, 89, 83)]}, {"type": "number", "multipleOf": 1e300},
      {"$ref": "#/$defs/a", "multipleOf": 997, "$defs": {"a": {"type": "integer", "multipleOf": 991}}}],
     ids=lambda schema: json.dumps(schema)[:60],
