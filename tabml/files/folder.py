@@ -73,7 +73,7 @@ class Snapshot:
         _sweep(root)
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
         """The folder; only this user can enter it."""
-        self._remove = weakref.finalize(self, _remove, self.path, _locked(self.path))
+        self._remove = weakref.finalize(self, _remove, self.path, _locked(self.path), os.getpid())
 
     def __contains__(self, name: str) -> bool:
         return name in self._names
@@ -195,21 +195,25 @@ class Snapshot:
 def _locked(folder: Path) -> int | None:
     """A descriptor of the folder, locked for as long as it is open, which is not longer than its process lives.
 
-    None when another one holds the lock, or the system has no such locks.
+    None when another one holds the lock, the system has no such locks, or the process no descriptor.
     """
     if fcntl is None:
         return None
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    descriptor = None
     try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
         return None
     return descriptor
 
 
-def _remove(folder: Path, lock: int | None) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _remove(folder: Path, lock: int | None, process: int) -> None:
+    """Remove a folder that ``process`` made; in a child that was forked only the descriptor goes."""
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
     if lock is not None:
         os.close(lock)
 
@@ -224,7 +228,7 @@ def _sweep(root: Path) -> None:
                 continue
             lock = _locked(folder)
             if lock is not None:
-                _remove(folder, lock)
+                _remove(folder, lock, os.getpid())
 
 
 def snapshot(

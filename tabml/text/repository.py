@@ -321,7 +321,7 @@ class Repository:
         if not self._allow_pickle:
             raise UnsafeModelError(
                 f"{self.name} has its weights as {names[0]}, a format that can run code when it is read; "
-                "take a revision with safetensors, or give allow_pickle=True if you trust its author"
+                "take a revision with safetensors, or in a program of yours allow_pickle=True if you trust its author"
             )
         with text_extra():
             from tabml.text._torch.pickles import unpickled

@@ -907,3 +907,20 @@ def test_folders_of_killed_processes_are_swept_and_those_of_others_stay(tmp_path
             assert (kept / "a").is_symlink()
             sweeping.kill()
         living.kill()
+
+
+def test_a_child_that_was_forked_leaves_the_folder_of_its_parent() -> None:
+    code = """
+        import os, sys
+        from tabml.files import MemoryProvider, Snapshot
+        held = Snapshot(MemoryProvider({("me", "a"): b"x"}), "me")
+        held.add(["a"])
+        if not os.fork():
+            sys.exit(0)
+        os.wait()
+        print(held.path.is_dir())
+        held.close()
+        print(held.path.exists())
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["True", "False"]

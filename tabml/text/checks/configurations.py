@@ -49,8 +49,8 @@ def _refuse_code(found: Mapping[str, Any], name: str, *, is_trusted: bool = Fals
         if found.get(key) and not (is_trusted and key == "auto_map"):
             unsafe(
                 name,
-                f"{key} asks for code of the repository to run, which tabml does for trust_remote_code=True alone, "
-                "and never for code of another repository",
+                f"{key} asks for code to run; that of the repository itself does, for programs that say "
+                "trust_remote_code=True, and no other",
             )
     if is_trusted and found.get("auto_map") is not None:
         modules_of(found, name)
